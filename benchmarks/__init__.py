@@ -1,0 +1,1 @@
+"""Measurements with limits: ``make bench NAME=starter``; ``make bench`` alone lists them."""

@@ -1,0 +1,260 @@
+"""Label Studio's requests → prompts → answers: the 2.x contract of ``LabelStudioMLBase``."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from label_config.errors import LabelConfigError
+from label_config.reader import Control, Interface, read_cached
+from tator_ml import dialect
+from tator_ml.assists import (
+    BOX_TYPES,
+    Assist,
+    AssistError,
+    Drawing,
+    labels_of,
+    needs_mask,
+    prompt_kind,
+    standing_regions,
+    write_region,
+)
+from tator_ml.engine.messages import Answer, Ask, Found
+from tator_ml.images.fetch import ImageRef
+from tator_ml.services import Services, build_services
+from tator_sdk.errors import TatorError
+from tator_sdk.regions import Region
+from tator_sdk.settings import Settings
+
+log = logging.getLogger(__name__)
+
+Json = Mapping[str, Any]
+Result = dict[str, Any]
+
+
+def project_number(project: object) -> int | None:
+    """Label Studio's ``"id.epoch"`` → id; None for anything that is not one."""
+    match = re.fullmatch(r"(\d{1,12})(\.\d+)?", str(project or ""))
+    return int(match.group(1)) if match else None
+
+
+class TatorBackend:
+    """Answers for one project; cheap to build, since everything heavy lives in ``services``."""
+
+    def __init__(
+        self, project_id: object = None, label_config: str | None = None, services: Services | None = None
+    ) -> None:
+        """Prepare for requests of one project.
+
+        Args:
+            project_id: Label Studio's project value, ``"3.1795376427"`` or ``3``.
+            label_config: the labelling configuration's XML.
+            services: shared state; built from the environment when missing, as the library does.
+        """
+        self.project = project_number(project_id)
+        self._label_config = label_config or ""
+        self._services = services or build_services(Settings())
+        self.setup()
+
+    def setup(self) -> None:
+        """Part of the contract; nothing is to be set up for each request."""
+
+    @property
+    def interface(self) -> Interface:
+        """The labelling configuration, understood.
+
+        Raises:
+            LabelConfigError: it cannot be read.
+        """
+        return read_cached(self._label_config)
+
+    def predict(
+        self, tasks: Sequence[Json], context: Json | None = None, **_: Any
+    ) -> list[Result]:
+        """Answer for each task; one that fails gets an empty answer, and the strip says why.
+
+        Args:
+            tasks: as Label Studio sends them.
+            context: ``{"result": [prompts]}`` for interactive requests, None for batches.
+
+        Returns:
+            One ``{"result", "score", "model_version"}`` for each task, in order.
+        """
+        self._services.notices.begin(self.project)
+        try:
+            return [self._one(task, context) for task in tasks]
+        finally:
+            self._services.notices.end(self.project)
+
+    def fit(self, event: str, data: Json, **_: Any) -> dict[str, Any]:
+        """Take note of an event; unknown ones are ignored.
+
+        Returns:
+            What is told to Label Studio, which shows none of it.
+        """
+        log.info("project %s: event %s", self.project, event)
+        return {"event": event}
+
+    def _one(self, task: Json, context: Json | None) -> Result:
+        try:
+            if context and dialect.is_event(context):
+                return self._event(task, context)
+            if context:
+                return self._interactive(task, context)
+            return self._opened(task)
+        except (TatorError, LabelConfigError) as error:
+            log.warning("project %s, task %s: %s", self.project, _task_id(task), error)
+            self._services.notices.failed(self.project, str(error))
+        except Exception:  # one task's surprise must not take the answers of the others
+            log.exception("project %s, task %s failed", self.project, _task_id(task))
+            self._services.notices.failed(
+                self.project, "Tator had an unexpected error with this picture; its log says more."
+            )
+        return self._nothing(kept_prompts(context))
+
+    def _event(self, task: Json, context: Json) -> Result:
+        event = dialect.event_of(context)
+        if event == "capabilities":
+            status = self._services.engine.status()
+            return self._nothing([dialect.capabilities(self.interface, status.model_version)])
+        if event == "prewarm":
+            return self._opened(task)
+        return self._nothing()
+
+    def _opened(self, task: Json) -> Result:
+        """A task without prompt: warm its picture; refine or classify predictions where asked to."""
+        regions: list[Region] = []
+        version = ""
+        for image in self.interface.images:
+            ref = self._fetch(task, image.name)
+            wanted = self._standing_work(task, image.name, ref)
+            if wanted:
+                answer = self._services.engine.answer(_ask(ref, wanted))
+                version = answer.model_version
+                regions += self._written(wanted, answer)
+            else:
+                self._services.notices.opened(self.project, self._services.engine.warm(ref.image))
+        result = self._nothing(regions)
+        return {**result, "model_version": version or result["model_version"]}
+
+    def _standing_work(self, task: Json, image_name: str, ref: ImageRef) -> list[Assist]:
+        """Assists for the newest prediction's boxes whose tag has ``model_on_open``."""
+        predictions = task.get("predictions") or []
+        if not predictions:
+            return []
+        work = []
+        for item in predictions[-1].get("result") or []:
+            if item.get("to_name") != image_name or item.get("type") not in BOX_TYPES:
+                continue
+            control = self.interface.control(str(item.get("from_name")))
+            wanted = {word.strip() for word in control.options.get("on_open", "").split(",")} - {""}
+            if wanted:
+                drawing = Drawing(
+                    self.interface, control, image_name, [item], task, ref.size_wh,
+                    frozenset({str(item.get("id"))}), frozenset(wanted),
+                )
+                work += drawing.assists()
+        return work
+
+    def _interactive(self, task: Json, context: Json) -> Result:
+        items = [item for item in context.get("result") or [] if isinstance(item, Mapping)]
+        if not items:  # a prompt was deleted, or the annotation is being submitted
+            return self._nothing()
+        control = self._control(items[-1])
+        if prompt_kind(control, labels_of(items[-1])) == "text":
+            raise AssistError("No model for words is set up on this backend; click or draw instead.")
+        image_name = str(items[-1].get("to_name") or control.to_name[0])
+        begun = time.monotonic()
+        pending = self._services.pending.of(items, standing_regions(task))
+        ref = self._fetch(task, image_name)
+        chosen = self._services.projects.get(self.project).assists
+        drawing = Drawing(
+            self.interface, control, image_name, items, task, ref.size_wh, pending,
+            frozenset(chosen) if chosen is not None else None,
+        )
+        assists = drawing.assists()
+        if not assists:
+            return self._nothing()
+        answer = self._services.engine.answer(_ask(ref, assists))
+        regions = self._written(assists, answer)
+        if not regions:
+            raise AssistError("Nothing was found there; click closer to the object's middle or draw a box.")
+        self._services.pending.answered([item for item in items if str(item.get("id")) in pending])
+        self._report(assists, answer, regions, time.monotonic() - begun)
+        self._services.suggestions.record(
+            self.project, _task_id(task), [str(item.get("id")) for item in items], regions, answer.model_version
+        )
+        if dialect.is_new(items):
+            regions = [dialect.region(one) for one in regions]
+        return self._result(regions, answer.model_version)
+
+    def _control(self, item: Json) -> Control:
+        """The prompt's tag; the newer dialect may leave it out, then the first that takes its type."""
+        name = item.get("from_name")
+        if name:
+            return self.interface.control(str(name))
+        return dialect.control_for(self.interface, item)
+
+    def _fetch(self, task: Json, image_name: str) -> ImageRef:
+        data = task.get("data")
+        urls = self.interface.image(image_name).urls(data if isinstance(data, Mapping) else {})
+        if not urls:
+            raise AssistError(f"The task has no picture for the image '{image_name}'.")
+        return self._services.images.fetch(urls[0], _task_id(task))
+
+    def _written(self, assists: Sequence[Assist], answer: Answer) -> list[Region]:
+        agreement = self._services.settings.guard_agreement
+        written = [
+            write_region(assist, found, self.interface, answer.size_wh, agreement)
+            for assist, found in zip(assists, answer.found, strict=True)
+        ]
+        return [one for one in written if one is not None]
+
+    def _report(self, assists: Sequence[Assist], answer: Answer, regions: list[Region], seconds: float) -> None:
+        found = next((one for one in answer.found if one is not None), None)
+        said = _said(found, assists[0])
+        self._services.notices.answered(self.project, f"{said} in {1000 * seconds:.0f} ms", answer.was_warm)
+
+    def _nothing(self, regions: Sequence[Region] = ()) -> Result:
+        return self._result(list(regions), "")
+
+    def _result(self, regions: list[Region], model_version: str) -> Result:
+        scores = [one["score"] for one in regions if "score" in one]
+        return {"result": regions, "score": min(scores, default=0.0), "model_version": model_version}
+
+
+def kept_prompts(context: Json | None) -> list[Region]:
+    """Boxes and strokes of a request that failed, so that with auto-accept no drawing is lost."""
+    items = (context or {}).get("result")
+    if not isinstance(items, list):
+        return []
+    kept = ("rectangle", "brush", "bitmask")
+    drawn = [item for item in items if isinstance(item, Mapping) and str(item.get("type", "")).startswith(kept)]
+    return [dict(item) for item in drawn[-1:] if isinstance(item.get("value"), Mapping)]
+
+
+def _ask(ref: ImageRef, assists: Sequence[Assist]) -> Ask:
+    return Ask(
+        image=ref.image,
+        prompts=tuple(assist.prompt for assist in assists),
+        refine=any(assist.refine for assist in assists),
+        classify=any(assist.classify for assist in assists),
+        masks=any(needs_mask(assist) for assist in assists),
+    )
+
+
+def _said(found: Found | None, assist: Assist) -> str:
+    if found and found.verdict and found.verdict.label:
+        return f"{found.verdict.label} {found.verdict.probability:.2f}"
+    label = assist.labels[0] if assist.labels else "object"
+    return f"{label} (yours)" if found and found.verdict else label
+
+
+def _task_id(task: Json) -> int | None:
+    number = task.get("id")
+    return number if isinstance(number, int) else None
+
+

@@ -1,0 +1,91 @@
+"""Verbs of the backend: ``up``, ``serve``, ``engine``, ``worker``."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from tator_ml.jobs import run_worker
+from tator_ml.processes import Supervisor, termination_as_exit
+from tator_ml.up import start_parts
+from tator_sdk.settings import Settings
+
+Port = Annotated[int | None, typer.Option(help="Port of the backend. Default: 9090, or TATOR_PORT.")]
+Host = Annotated[str | None, typer.Option(help="Address to listen on; beyond loopback needs a password.")]
+Home = Annotated[Path | None, typer.Option(help="Folder of everything Tator keeps.")]
+
+
+def read_settings(**chosen: object) -> Settings:
+    """Settings from the environment, with what was given on the command line instead."""
+    return Settings.model_validate(
+        {**Settings().model_dump(), **{name: value for name, value in chosen.items() if value is not None}}
+    )
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs."""
+    app.command()(up)
+    app.command()(serve)
+    app.command()(engine)
+    app.command()(worker)
+
+
+def up(port: Port = None, host: Host = None, home: Home = None) -> None:
+    """Start Redis, engine, backend and worker for daily use, and keep them running.
+
+    They run until Ctrl-C. Connect a project with `tator connect --project N`.
+    """
+    settings = read_settings(port=port, host=host, home=home)
+    console = Console()
+    with termination_as_exit(), Supervisor(settings.home, lambda said: console.print(f"  {said}")) as parts:
+        try:
+            settings = start_parts(settings, parts)
+            console.print(f"[bold green]Tator is up[/] at {settings.backend_url} (Ctrl-C stops it)")
+            parts.watch()
+        except KeyboardInterrupt:
+            console.print("stopping…")
+
+
+def serve(port: Port = None, host: Host = None, home: Home = None) -> None:
+    """Run the web process alone: Label Studio's wire and the strip."""
+    from tator_ml.web.server import serve as serve_web
+
+    settings = read_settings(port=port, host=host, home=home)
+    _log(settings)
+    serve_web(settings)
+
+
+def engine(home: Home = None) -> None:
+    """Run an engine alone: the process that holds the models of one device."""
+    from tator_ml.engine.loading import load_engine
+    from tator_ml.engine.server import EngineServer
+
+    settings = read_settings(home=home)
+    _log(settings)
+    server = EngineServer(settings, lambda: load_engine(settings))
+    with termination_as_exit():
+        try:
+            server.serve()
+        finally:
+            server.close()
+
+
+def worker(home: Home = None) -> None:
+    """Run a worker alone: it takes jobs from Redis, one at a time."""
+    settings = read_settings(home=home)
+    _log(settings)
+    run_worker(settings)
+
+
+def _log(settings: Settings) -> None:
+    logging.basicConfig(
+        level=settings.log_level.upper(),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log the address of every picture

@@ -1,0 +1,33 @@
+"""Boxes of a picture → crops → embeddings → verdicts."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tator_ml.engine.encoders.base import Encoder
+from tator_ml.engine.head import Head
+from tator_ml.engine.messages import EngineError, Verdict
+from tator_sdk.geometry import Xyxy
+
+
+class HeadClassifier:
+    """An encoder with a head that was fitted on its embeddings."""
+
+    def __init__(self, encoder: Encoder, head: Head) -> None:
+        if head.encoder != encoder.version:
+            raise EngineError(
+                f"The head {head.version} was fitted on {head.encoder}, not on {encoder.version}: choose that "
+                "encoder, or train a head with this one."
+            )
+        self._encoder = encoder
+        self._head = head
+        self.version = head.version
+
+    def classify(self, pixels: NDArray[np.uint8], boxes: list[Xyxy]) -> list[Verdict]:
+        """One verdict for each box, all crops in one batch; ``pixels`` is (H, W, 3) uint8 RGB."""
+        if not boxes:
+            return []
+        crops = [self._head.recipe.crop(pixels, box, self._encoder.size) for box in boxes]
+        probabilities = self._head.probabilities(self._encoder.embed(crops))
+        return [self._head.decide(row) for row in probabilities]

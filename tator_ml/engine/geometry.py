@@ -1,0 +1,1 @@
+from tator_sdk.geometry import *  # noqa: F403

@@ -1,0 +1,209 @@
+"""The class head: embeddings become calibrated probabilities, and a verdict that may abstain.
+
+A head is a folder of two files: ``head.safetensors`` (weight, bias) and ``head.json`` (label map
+and everything else). It needs neither torch nor pickle, so any process can read and apply it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+
+from tator_ml.engine.crops import CropRecipe
+
+WEIGHTS_FILE, METADATA_FILE = "head.safetensors", "head.json"
+FORMAT = "tator-head-1"
+TOP = 3  # classes that a verdict names
+
+
+class HeadError(Exception):
+    """A head could not be used; the message is one sentence for a person."""
+
+
+class HeadMissing(HeadError):
+    """A head's folder lacks a file."""
+
+
+class HeadDamaged(HeadError):
+    """A head's files cannot be read, or do not fit each other."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the head says of one object.
+
+    Attributes:
+        label: the class, or None where the head abstains.
+        probability: the best class's calibrated probability, 0 to 1, abstaining or not.
+        top: up to ``TOP`` pairs of class and probability, best first.
+    """
+
+    label: str | None
+    probability: float
+    top: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """A linear classifier on L2-normalised embeddings, with what it must be used with.
+
+    Attributes:
+        classes: C names as people read them; row i of ``weight`` is ``classes[i]``.
+        weight: (C, D) float32.
+        bias: (C,) float32.
+        temperature: what logits are divided by before the softmax, above 0
+            (https://arxiv.org/abs/1706.04599).
+        threshold: least probability of an answer, 0 to 1.
+        margin: least distance of the two best probabilities in an answer, 0 to 1.
+        encoder: ``Encoder.version`` of the embeddings that it was fitted on.
+        recipe: how the crops were cut that it was fitted on.
+        version: names this head in predictions and registry.
+
+    Raises:
+        HeadDamaged: shapes, names or ranges do not fit, or a weight is not finite.
+    """
+
+    classes: tuple[str, ...]
+    weight: NDArray[np.float32]
+    bias: NDArray[np.float32]
+    temperature: float
+    threshold: float
+    margin: float
+    encoder: str
+    recipe: CropRecipe
+    version: str
+
+    def __post_init__(self) -> None:
+        count = len(self.classes)
+        if not count or len(set(self.classes)) != count:
+            raise HeadDamaged("A head needs at least one class, and each class once.")
+        if self.weight.ndim != 2 or len(self.weight) != count or self.bias.shape != (count,):
+            raise HeadDamaged(
+                f"The head names {count} classes, but its weights are {self.weight.shape} "
+                f"and its bias {self.bias.shape}."
+            )
+        if self.weight.dtype != np.float32 or self.bias.dtype != np.float32:
+            raise HeadDamaged("A head's weights are float32.")
+        if not (np.isfinite(self.weight).all() and np.isfinite(self.bias).all()):
+            raise HeadDamaged("The head's weights contain numbers that are not finite.")
+        # Written so that NaN fails too: it compares false with everything.
+        if not 0 < self.temperature < float("inf"):
+            raise HeadDamaged(f"A head's temperature is above 0, not {self.temperature}.")
+        if not (0 <= self.threshold <= 1 and 0 <= self.margin <= 1):
+            raise HeadDamaged(f"Threshold and margin lie in 0..1, not {self.threshold} and {self.margin}.")
+
+    def probabilities(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Calibrated probabilities: (N, D) embeddings of L2 norm 1 → (N, C) float32, rows sum to 1.
+
+        Raises:
+            HeadError: the embeddings have another length than the head was fitted on.
+        """
+        if embeddings.ndim != 2 or embeddings.shape[1] != self.weight.shape[1]:
+            raise HeadError(
+                f"Head {self.version} takes embeddings of length {self.weight.shape[1]} "
+                f"from {self.encoder}, not {embeddings.shape}."
+            )
+        logits = (embeddings.astype(np.float64) @ self.weight.T + self.bias) / self.temperature
+        logits -= logits.max(1, keepdims=True)  # the softmax is the same, and nothing overflows
+        shares = np.exp(logits)
+        return np.asarray(shares / shares.sum(1, keepdims=True), np.float32)
+
+    def decide(self, probabilities: NDArray[np.float32]) -> Verdict:
+        """The verdict on one object, from its row (C,) of ``probabilities``.
+
+        Abstains where the best probability is below ``threshold`` or leads by less than ``margin``.
+
+        Raises:
+            HeadError: there is not one probability for each class.
+        """
+        if probabilities.shape != (len(self.classes),):
+            raise HeadError(f"A verdict needs {len(self.classes)} probabilities, not {probabilities.shape}.")
+        order = np.argsort(-probabilities, kind="stable")
+        top = tuple((self.classes[row], float(probabilities[row])) for row in order[:TOP])
+        best = top[0][1]
+        lead = best - top[1][1] if len(top) > 1 else best
+        answers = best >= self.threshold and lead >= self.margin
+        return Verdict(top[0][0] if answers else None, best, top)
+
+    def save(self, folder: Path, metrics: Mapping[str, Any] | None = None) -> None:
+        """Write the head to ``folder``, made if need be; ``metrics`` (JSON values) goes along.
+
+        Each file gets its name when complete, and the JSON, written last, holds the digest of the
+        weights: a crash between the two leaves a head that ``load`` refuses, never a wrong one.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = save_tensors(
+            {"weight": np.ascontiguousarray(self.weight), "bias": np.ascontiguousarray(self.bias)}
+        )
+        metadata = {
+            "format": FORMAT,
+            "version": self.version,
+            "encoder": self.encoder,
+            "label_map": list(self.classes),
+            "recipe": {"margin": self.recipe.margin, "square": self.recipe.square},
+            "temperature": self.temperature,
+            "threshold": self.threshold,
+            "margin": self.margin,
+            "weights_sha256": hashlib.sha256(weights).hexdigest(),
+            "metrics": dict(metrics or {}),
+        }
+        _write(folder / WEIGHTS_FILE, weights)
+        _write(folder / METADATA_FILE, (json.dumps(metadata, indent=2) + "\n").encode())
+
+    @classmethod
+    def load(cls, folder: Path) -> Head:
+        """Read the head of a folder.
+
+        Raises:
+            HeadMissing: a file is not there.
+            HeadDamaged: a file cannot be read, or the two do not fit each other.
+        """
+        files = {}
+        for name in (METADATA_FILE, WEIGHTS_FILE):
+            try:
+                files[name] = (folder / name).read_bytes()
+            except (FileNotFoundError, NotADirectoryError) as error:
+                raise HeadMissing(f"The head's file {folder / name} is missing.") from error
+        try:
+            metadata = json.loads(files[METADATA_FILE])
+            if metadata["format"] != FORMAT:
+                raise HeadDamaged(f"The head in {folder} has the unknown format {metadata['format']!r}.")
+            if metadata["weights_sha256"] != hashlib.sha256(files[WEIGHTS_FILE]).hexdigest():
+                raise HeadDamaged(f"The head in {folder} has weights that are not those it was saved with.")
+            if not isinstance(metadata["label_map"], list):  # a string would pass for its letters
+                raise HeadDamaged(f"The head in {folder} has a label map that is not a list.")
+            tensors = load_tensors(files[WEIGHTS_FILE])
+            return cls(
+                classes=tuple(str(name) for name in metadata["label_map"]),
+                weight=tensors["weight"],
+                bias=tensors["bias"],
+                temperature=float(metadata["temperature"]),
+                threshold=float(metadata["threshold"]),
+                margin=float(metadata["margin"]),
+                encoder=str(metadata["encoder"]),
+                recipe=CropRecipe(float(metadata["recipe"]["margin"]), bool(metadata["recipe"]["square"])),
+                version=str(metadata["version"]),
+            )
+        except (KeyError, TypeError, ValueError, SafetensorError) as error:
+            raise HeadDamaged(f"The head in {folder} cannot be read.") from error
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file so that its name never stands for half of it, even after a power cut."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with partial.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)

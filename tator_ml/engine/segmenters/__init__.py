@@ -1,0 +1,83 @@
+"""The segmenters by name. To add one: an adapter module here with ``load``, and a line in the table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # the names are also wanted where there is no torch
+    from torch import device as Device
+
+    from tator_ml.engine.segmenters.base import Segmenter
+
+
+@dataclass(frozen=True)
+class Published:
+    """A segmenter that can be asked for by name.
+
+    Attributes:
+        adapter: module of this package whose ``load(path, device, name)`` makes it.
+        weights: ``hub/repository:file``, or the name of a file in ``tator_ml/weights``.
+    """
+
+    adapter: str
+    weights: str
+
+
+SEGMENTERS = {
+    "starter": Published("starter", "starter_segmenter.safetensors"),
+    "sam1-vit_b": Published("sam1", "ybelkada/segment-anything:checkpoints/sam_vit_b_01ec64.pth"),
+    "sam1-vit_l": Published("sam1", "ybelkada/segment-anything:checkpoints/sam_vit_l_0b3195.pth"),
+    "sam1-vit_h": Published("sam1", "ybelkada/segment-anything:checkpoints/sam_vit_h_4b8939.pth"),
+    "sam2-tiny": Published("sam2", "facebook/sam2.1-hiera-tiny:sam2.1_hiera_tiny.pt"),
+    "sam2-small": Published("sam2", "facebook/sam2.1-hiera-small:sam2.1_hiera_small.pt"),
+    "sam2-base_plus": Published("sam2", "facebook/sam2.1-hiera-base-plus:sam2.1_hiera_base_plus.pt"),
+    "sam2-large": Published("sam2", "facebook/sam2.1-hiera-large:sam2.1_hiera_large.pt"),
+    "mobile_sam": Published("mobile_sam", "dhkim2810/MobileSAM:mobile_sam.pt"),
+}
+
+
+class UnknownSegmenter(Exception):
+    """A name that is not in the table; the message is one sentence for a person."""
+
+
+def published(name: str) -> Published:
+    """Look a segmenter up.
+
+    Raises:
+        UnknownSegmenter: with the names there are.
+    """
+    if name not in SEGMENTERS:
+        raise UnknownSegmenter(f"There is no segmenter {name!r}: choose one of {', '.join(SEGMENTERS)}.")
+    return SEGMENTERS[name]
+
+
+def load(
+    name: str, checkpoint: str | None, models_dir: Path, device: Device | str, offline: bool = False
+) -> Segmenter:
+    """Make a segmenter ready for use.
+
+    Args:
+        name: one of ``SEGMENTERS``.
+        checkpoint: a path, ``hub/repository:file``, or None for the published weights.
+        models_dir: where weights are looked for, and downloaded to.
+        device: where the model is to live, e.g. ``cuda:0``.
+        offline: never try the hub.
+
+    Returns:
+        The segmenter; its ``version`` is the name and eight digits of its weights.
+
+    Raises:
+        UnknownSegmenter: the name is not in the table.
+        WeightsMissing: there is no file, and none could be downloaded.
+        WeightsUnreadable: the file is damaged or of another architecture.
+    """
+    adapter = published(name).adapter
+
+    from tator_ml.engine.segmenters import weights
+
+    path = weights.resolve(name, checkpoint, models_dir, offline)
+    segmenter: Segmenter = import_module(f"{__name__}.{adapter}").load(path, device, name)
+    return segmenter

@@ -1,0 +1,91 @@
+"""What a segmenter is: a picture becomes an embedding once, prompts on it become masks at once.
+
+Nothing about a picture is kept in the model: decoding takes the embedding as an argument, so
+threads cannot mix up pictures and an embedding can be kept, stored and shared.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """What a segmenter keeps of one picture.
+
+    Attributes:
+        tensors: by name, whatever the decoder needs, batch dimension 1.
+        size_wh: the picture's width and height in pixels.
+        model: ``Segmenter.version`` of the model that made it.
+    """
+
+    tensors: dict[str, Tensor]
+    size_wh: tuple[int, int]
+    model: str
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the tensors in bytes."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors.values())
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """A batch of B prompts on one picture, in pixels of the picture.
+
+    Either ``points`` with ``labels``, or ``boxes``, or both.
+
+    Attributes:
+        points: (B, N, 2) float32, x and y, or None.
+        labels: (B, N) int64; 1 positive, 0 negative, -1 padding; or None.
+        boxes: (B, 4) float32 xyxy, or None.
+    """
+
+    points: NDArray[np.float32] | None = None
+    labels: NDArray[np.int64] | None = None
+    boxes: NDArray[np.float32] | None = None
+
+    def __len__(self) -> int:
+        some = self.boxes if self.points is None else self.points
+        return 0 if some is None else len(some)
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Answers to a batch of prompts, still in the decoder's resolution.
+
+    Attributes:
+        low_res: (B, K, h, w) float32 mask logits; K is 3 with ``multimask``, else 1.
+        iou: (B, K) float32, the model's own estimate of each mask's IoU.
+    """
+
+    low_res: Tensor = field(repr=False)
+    iou: Tensor
+
+
+class Segmenter(Protocol):
+    """A promptable segmentation model.
+
+    Attributes:
+        version: names architecture and weights, e.g. ``sam1-vit_b-3f2a91c0``; embeddings of
+            different versions are never mixed.
+    """
+
+    version: str
+
+    def encode(self, image: NDArray[np.uint8]) -> Embedding:
+        """Picture (H, W, 3) uint8 RGB → embedding."""
+        ...
+
+    def decode(self, embedding: Embedding, prompts: Prompts, multimask: bool) -> Decoded:
+        """Prompts in pixels of the picture → mask logits in the decoder's resolution."""
+        ...
+
+    def full_size(self, embedding: Embedding, low_res: Tensor) -> Tensor:
+        """Mask logits (K, h, w) → (K, H, W) logits in the picture's resolution, float32."""
+        ...

@@ -1,0 +1,104 @@
+"""The engine process: loads the models, then answers calls from web and workers."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from multiprocessing import AuthenticationError
+from multiprocessing.connection import Connection
+from typing import Any
+
+from tator_ml.engine.engine import Engine
+from tator_ml.engine.messages import EngineError, Status
+from tator_ml.engine.wire import ANSWER, ASK, MAX_FRAME, STATUS, error_name, listen, receive, send
+from tator_sdk.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+class EngineServer:
+    """Accepts connections at once and answers as soon as the models are loaded."""
+
+    def __init__(self, settings: Settings, load: Callable[[], Engine]) -> None:
+        self._listener = listen(settings)
+        self._load = load
+        self._engine: Engine | None = None
+        self._failure: str | None = None
+        self._loaded = threading.Event()
+        self._patience_seconds = settings.answer_timeout_seconds
+
+    def serve(self) -> None:
+        """Serve until the listener is closed."""
+        threading.Thread(target=self._load_engine, name="tator-load", daemon=True).start()
+        while True:
+            try:
+                connection = self._listener.accept()
+            except (AuthenticationError, EOFError, ConnectionError) as error:
+                log.warning("refused a connection: %s", error)
+                continue
+            except OSError:  # the listener was closed
+                return
+            threading.Thread(target=self._converse, args=(connection,), daemon=True).start()
+
+    def close(self) -> None:
+        """Stop accepting and end the engine's thread."""
+        self._listener.close()
+        if self._engine is not None:
+            self._engine.close()
+
+    def _load_engine(self) -> None:
+        try:
+            self._engine = self._load()
+        except Exception as error:  # the reason must reach whoever asks, whatever it is
+            log.exception("the models could not be loaded")
+            self._failure = str(error).splitlines()[0] if str(error) else type(error).__name__
+        self._loaded.set()
+
+    def _converse(self, connection: Connection) -> None:
+        with connection:
+            while True:
+                try:
+                    message = receive(connection)
+                    picture = connection.recv_bytes(MAX_FRAME) if message.get("call") == "put_image" else b""
+                except (EOFError, OSError):
+                    return
+                except ValueError as error:
+                    log.warning("unreadable frame: %s", error)
+                    return
+                try:
+                    reply = {"ok": self._call(message, picture)}
+                except Exception as error:  # one bad call must not end the engine
+                    if error_name(error) == "engine" and not isinstance(error, EngineError):
+                        log.exception("call %s failed", message.get("call"))
+                        error = EngineError("Tator's engine had an unexpected error; its log says more.")
+                    reply = {"error": error_name(error), "message": str(error)}
+                try:
+                    send(connection, reply)
+                except OSError:
+                    return
+
+    def _call(self, message: dict[str, Any], picture: bytes) -> Any:
+        call = message.get("call")
+        if call == "status":
+            return STATUS.dump_python(self._status(), mode="json")
+        engine = self._ready_engine()
+        if call == "answer":
+            return ANSWER.dump_python(engine.answer(ASK.validate_python(message["ask"])), mode="json")
+        if call == "warm":
+            return engine.warm(str(message["image"]))
+        if call == "put_image":
+            return engine.put_image(picture)
+        raise EngineError(f"The engine knows no call {call!r}; web and engine are of different versions.")
+
+    def _status(self) -> Status:
+        if self._engine is not None:
+            return self._engine.status()
+        return Status(False, "", "", {}, (), 0, 0, self._failure)
+
+    def _ready_engine(self) -> Engine:
+        if not self._loaded.wait(self._patience_seconds):
+            raise EngineError("Tator is still loading its models; try again in a moment.")
+        if self._engine is None:
+            raise EngineError(f"Tator's models could not be loaded: {self._failure}")
+        return self._engine

@@ -1,0 +1,71 @@
+"""The last sentence for each project's annotators: the editor itself shows no error of a backend."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+
+@dataclass(frozen=True)
+class ProjectState:
+    """What the strip shows of one project.
+
+    Attributes:
+        error: the last request's problem in a sentence; None when it went well.
+        last: what the last answer was, e.g. ``Star 0.97 in 31 ms``.
+        warm: whether the last opened or prompted picture was ready; None before the first.
+        working: requests being answered now.
+        at: when the state last changed, seconds since the epoch.
+    """
+
+    error: str | None = None
+    last: str | None = None
+    warm: bool | None = None
+    working: int = 0
+    at: float = 0.0
+
+    def as_json(self) -> dict[str, Any]:
+        """For the strip's script."""
+        return asdict(self)
+
+
+class Notices:
+    """State by project, in memory: it tells the present, so a restart may forget it."""
+
+    def __init__(self) -> None:
+        self._states: dict[int | None, ProjectState] = {}
+        self._lock = threading.Lock()
+
+    def get(self, project_id: int | None) -> ProjectState:
+        """The state of a project."""
+        with self._lock:
+            return self._states.get(project_id, ProjectState())
+
+    def begin(self, project_id: int | None) -> None:
+        """A request begins."""
+        self._change(project_id, working=1)
+
+    def end(self, project_id: int | None) -> None:
+        """A request has ended, well or not."""
+        self._change(project_id, working=-1)
+
+    def answered(self, project_id: int | None, last: str, warm: bool | None) -> None:
+        """A prompt was answered; an earlier error is over."""
+        self._change(project_id, error=None, last=last, warm=warm)
+
+    def failed(self, project_id: int | None, error: str) -> None:
+        """A prompt could not be answered."""
+        self._change(project_id, error=error)
+
+    def opened(self, project_id: int | None, warm: bool) -> None:
+        """A task was opened."""
+        self._change(project_id, error=None, warm=warm)
+
+    def _change(self, project_id: int | None, working: int = 0, **changes: Any) -> None:
+        with self._lock:
+            state = self._states.get(project_id, ProjectState())
+            self._states[project_id] = replace(
+                state, working=max(0, state.working + working), at=time.time(), **changes
+            )

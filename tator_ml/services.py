@@ -1,0 +1,83 @@
+"""What a backend needs, built once for the web process and passed on."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from tator_ml.engine.client import Answers, EngineClient
+from tator_ml.engine.messages import EngineError, Status
+from tator_ml.images.fetch import ImageFetcher, ImageRef
+from tator_ml.images.store import ImageStore
+from tator_ml.notices import Notices
+from tator_ml.pending import PendingPrompts
+from tator_ml.projects import Projects
+from tator_ml.suggestions import Suggestions
+from tator_sdk.settings import Settings
+
+
+class Fetches(Protocol):
+    """Addresses in tasks → pictures in the store."""
+
+    def fetch(self, address: str, task_id: int | None = None) -> ImageRef:
+        """Bring the picture of an address into the store."""
+        ...
+
+
+@dataclass(frozen=True)
+class Services:
+    """State with its owner; nothing of it is global."""
+
+    settings: Settings
+    engine: Answers
+    images: Fetches
+    projects: Projects
+    suggestions: Suggestions
+    notices: Notices = field(default_factory=Notices)
+    pending: PendingPrompts = field(default_factory=PendingPrompts)
+
+
+class EngineWatch:
+    """The engine's status, asked every second in the background, so that nobody waits for it."""
+
+    def __init__(self, engine: Answers, every_seconds: float = 1.0) -> None:
+        self._engine = engine
+        self._every_seconds = every_seconds
+        self._ended = threading.Event()
+        self._status = Status(False, "", "", {}, (), 0, 0, "Tator's engine has not answered yet.")
+        self._thread = threading.Thread(target=self._watch, name="tator-engine-watch", daemon=True)
+
+    def start(self) -> None:
+        """Begin asking."""
+        self._thread.start()
+
+    @property
+    def status(self) -> Status:
+        """The last known status."""
+        return self._status
+
+    def stop(self) -> None:
+        """Ask no more."""
+        self._ended.set()
+
+    def _watch(self) -> None:
+        while not self._ended.is_set():
+            try:
+                self._status = self._engine.status()
+            except EngineError as error:
+                before = self._status
+                self._status = Status(False, "", before.model_version, {}, (), 0, 0, str(error))
+            self._ended.wait(self._every_seconds)
+
+
+def build_services(settings: Settings) -> Services:
+    """Services of a web process: an engine at its address, pictures and records under home."""
+    store = ImageStore(settings.home / "images", settings.image_store_bytes)
+    return Services(
+        settings=settings,
+        engine=EngineClient(settings, store),
+        images=ImageFetcher(settings, store),
+        projects=Projects(settings.home / "projects"),
+        suggestions=Suggestions(settings.home / "suggestions.sqlite"),
+    )

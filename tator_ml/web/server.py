@@ -1,0 +1,44 @@
+"""The web process under gunicorn: one process, many threads, since nothing in it computes for long."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Flask
+from gunicorn.app.base import BaseApplication
+
+from tator_ml.services import build_services
+from tator_ml.web.app import create_app
+from tator_sdk.settings import Settings
+
+
+class _Server(BaseApplication):  # type: ignore[misc]
+    """Gunicorn configured by our settings instead of its command line."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        super().__init__()
+
+    def load_config(self) -> None:
+        settings = self._settings
+        options: dict[str, Any] = {
+            "bind": f"{settings.host}:{settings.port}",
+            "workers": 1,  # pending prompts and notices live in this process
+            "threads": settings.web_threads,
+            "worker_class": "gthread",
+            "timeout": 120,
+            "graceful_timeout": 5,
+            "keepalive": 30,
+            "control_socket_disable": True,
+        }
+        for name, value in options.items():
+            if name in self.cfg.settings:
+                self.cfg.set(name, value)
+
+    def load(self) -> Flask:
+        return create_app(self._settings, build_services(self._settings))
+
+
+def serve(settings: Settings) -> None:
+    """Serve until the process is told to stop."""
+    _Server(settings).run()

@@ -1,0 +1,58 @@
+"""The live strip inside the labelling screen: what the backend does now, and its last problem.
+
+The editor hides every error of a backend, so this is where an annotator reads one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import time
+
+from flask import Blueprint, Response, jsonify, render_template, request
+from werkzeug.exceptions import Forbidden
+
+from tator_ml.backend import project_number
+from tator_ml.services import EngineWatch, Services
+from tator_sdk.settings import Settings
+
+
+def strip_key(settings: Settings, project_id: int | None) -> str:
+    """What the strip's address must carry where the backend has a password; else empty."""
+    if settings.password is None:
+        return ""
+    message = f"strip:{project_id}".encode()
+    return hmac.new(settings.password.get_secret_value().encode(), message, hashlib.sha256).hexdigest()[:24]
+
+
+def blueprint(settings: Settings, services: Services, watch: EngineWatch) -> Blueprint:
+    """Routes of the strip."""
+    routes = Blueprint("strip", __name__, template_folder="templates")
+
+    def project() -> int | None:
+        number = project_number(request.args.get("project"))
+        if not hmac.compare_digest(request.args.get("key", "").encode(), strip_key(settings, number).encode()):
+            raise Forbidden("This strip needs the key that `tator connect` writes into the configuration.")
+        return number
+
+    @routes.get("/strip")
+    def page() -> Response:
+        number = project()
+        answer = Response(render_template("strip.html", project=number, key=request.args.get("key", "")))
+        answer.headers["Cache-Control"] = "no-store"
+        return answer
+
+    @routes.get("/strip/state")
+    def state() -> Response:
+        known, status = services.notices.get(project()), watch.status
+        waiting = status.waiting.get("click", 0)
+        return jsonify(
+            ready=status.ready,
+            engine_error=None if status.ready else status.error,
+            model=status.model_version,
+            waiting=waiting,
+            age_seconds=round(time.time() - known.at, 1) if known.at else None,
+            **known.as_json(),
+        )
+
+    return routes

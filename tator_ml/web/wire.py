@@ -1,0 +1,82 @@
+"""Label Studio's calls: ``/health``, ``/setup``, ``/predict``, ``/versions``, ``/webhook``.
+
+The format is in PROTOCOL.md and Label Studio's ``ml/api_connector.py``. ``/health`` and ``/setup``
+touch neither engine nor lock: Label Studio calls both whenever a Data Manager is opened, and gives
+up on ``/health`` after a second.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from flask import Blueprint, Response, jsonify, request
+from werkzeug.exceptions import BadRequest
+
+from tator_ml.backend import TatorBackend, project_number
+from tator_ml.services import EngineWatch, Services
+
+log = logging.getLogger(__name__)
+
+
+def blueprint(services: Services, watch: EngineWatch) -> Blueprint:
+    """Routes of the wire."""
+    routes = Blueprint("wire", __name__)
+
+    @routes.get("/")
+    @routes.get("/health")
+    def health() -> Response:
+        return jsonify(status="UP", model_class="TatorBackend")
+
+    @routes.post("/setup")
+    def setup() -> Response:
+        body = _body()
+        _extra_params(body.get("extra_params"))
+        log.info("setup of project %s by %s", body.get("project"), body.get("hostname"))
+        return jsonify(model_version=watch.status.model_version)
+
+    @routes.get("/versions")
+    def versions() -> Response:
+        version = watch.status.model_version
+        return jsonify(versions=[version] if version else [])
+
+    @routes.post("/predict")
+    def predict() -> Response:
+        body = _body()
+        tasks = body.get("tasks")
+        if not isinstance(tasks, list) or not all(isinstance(task, Mapping) for task in tasks):
+            raise BadRequest("The request has no list of tasks.")
+        params = body.get("params")
+        context = params.get("context") if isinstance(params, Mapping) else None
+        backend = TatorBackend(body.get("project"), str(body.get("label_config") or ""), services)
+        results = backend.predict(tasks, context if isinstance(context, Mapping) else None)
+        return jsonify(results=results)
+
+    @routes.post("/webhook")
+    def webhook() -> Response:
+        body = _body()
+        project = body.get("project")
+        number = project.get("id") if isinstance(project, Mapping) else project_number(project)
+        backend = TatorBackend(number, None, services)
+        return jsonify(result=backend.fit(str(body.get("action", "")), body), status="ok")
+
+    return routes
+
+
+def _body() -> Mapping[str, Any]:
+    body = request.get_json(force=True, silent=True)
+    if not isinstance(body, Mapping):
+        raise BadRequest("The request is not a JSON object.")
+    return body
+
+
+def _extra_params(value: object) -> Mapping[str, Any]:
+    """Null, a JSON string or an object: Label Studio sends all three."""
+    if isinstance(value, str) and value.strip():
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return {}
+    return value if isinstance(value, Mapping) else {}

@@ -1,0 +1,155 @@
+"""Every setting of Tator, read from the environment and ``.env`` once and passed on.
+
+``TATOR_PORT`` sets ``port``, and so on. Names of the original application (``SAM_VARIANT``,
+``CLIP_MODEL_NAME``, …) keep working where they mean the same.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+import platformdirs
+from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1", "[::1]", ""})
+
+
+def _named(field: str, *others: str) -> AliasChoices:
+    """Accept ``TATOR_<FIELD>`` and the names other programs gave the same setting."""
+    return AliasChoices(f"TATOR_{field.upper()}", field, *others)
+
+
+class Settings(BaseSettings):
+    """Settings of one installation; immutable once read."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="TATOR_", env_file=".env", extra="ignore", frozen=True, populate_by_name=True
+    )
+
+    home: Path = Field(
+        default_factory=lambda: Path(platformdirs.user_data_dir("tator")),
+        description="Folder of everything Tator keeps: images, embeddings, models, sockets, logs.",
+    )
+    host: str = Field("127.0.0.1", description="Address the backend listens on.")
+    port: int = Field(9090, ge=1, le=65535, description="Port the backend listens on.")
+    password: SecretStr | None = Field(
+        None, description="Basic-auth password Label Studio must send; required beyond loopback."
+    )
+    username: str = Field("tator", description="Basic-auth user name that goes with the password.")
+    web_threads: int = Field(16, ge=1, le=256, description="Requests the web process answers at once.")
+
+    label_studio_url: str = Field(
+        "http://127.0.0.1:8080",
+        validation_alias=_named("label_studio_url", "LABEL_STUDIO_URL", "LABEL_STUDIO_HOST"),
+        description="Where Label Studio answers, as seen from the backend.",
+    )
+    label_studio_api_key: SecretStr | None = Field(
+        None,
+        validation_alias=_named("label_studio_api_key", "LABEL_STUDIO_API_KEY"),
+        description="Label Studio token: a personal access token or a legacy one.",
+    )
+    redis_url: str | None = Field(
+        None,
+        validation_alias=_named("redis_url", "REDIS_URL"),
+        description="Redis for jobs; without one Tator starts its own under its home.",
+    )
+    engine_address: str | None = Field(
+        None, description="Where the engine listens: a socket path, or host:port. Default: under home."
+    )
+    engine_key: SecretStr | None = Field(
+        None, description="Shared key of web and engine; required when the engine listens on TCP."
+    )
+
+    segmenter: str = Field(
+        "starter",
+        validation_alias=_named("segmenter", "SAM_VARIANT"),
+        description="Segmenter that answers clicks: starter, sam1-vit_b, sam2-tiny, mobile_sam, …",
+    )
+    segmenter_checkpoint: str | None = Field(
+        None,
+        validation_alias=_named("segmenter_checkpoint", "SAM_CHECKPOINT_PATH"),
+        description="Its weights: a path, or org/repo:file on the hub. Default: the published file.",
+    )
+    encoder: str = Field(
+        "starter",
+        validation_alias=_named("encoder", "CLIP_MODEL_NAME"),
+        description="Image encoder of the class head: starter or an open_clip name.",
+    )
+    head: Path | None = Field(None, description="Folder of the class head. Default: the starter's.")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1 or mps.")
+    offline: bool = Field(False, description="Never ask a model hub; weights come from paths only.")
+    models_dir: Path | None = Field(None, description="Folder of downloaded weights. Default: home/models.")
+    torch_threads: int = Field(0, ge=0, le=256, description="CPU threads of the engine; 0 lets torch choose.")
+
+    warm_bytes: int = Field(512 * 2**20, ge=0, description="Memory for embeddings of warm images.")
+    image_store_bytes: int = Field(4 * 2**30, ge=0, description="Disk for fetched images.")
+    image_max_bytes: int = Field(64 * 2**20, ge=1, description="Largest image file that is fetched.")
+    image_max_pixels: int = Field(100_000_000, ge=1, description="Largest image that is decoded.")
+    image_timeout_seconds: float = Field(20.0, gt=0, description="Time an image server has to answer.")
+    image_recheck_seconds: float = Field(
+        300.0, ge=0, description="How long an image address is taken to mean the same picture."
+    )
+    image_hosts: tuple[str, ...] = Field(
+        (), description="Hosts besides Label Studio that images may come from, as JSON list."
+    )
+    image_roots: tuple[Path, ...] = Field(
+        (), description="Folders of this machine that images may be read from directly, as JSON list."
+    )
+
+    guard_agreement: float = Field(
+        0.6, ge=0, le=1, description="A refined box must agree with the drawn one by this IoU."
+    )
+    guard_quality: float = Field(
+        0.80, ge=0, le=1, description="… and the segmenter must trust its mask at least this much (IoU)."
+    )
+    guard_stability: float = Field(
+        0.90, ge=0, le=1, description="… and the mask must be this stable under a moved threshold."
+    )
+    guard_consistency: float = Field(
+        0.80, ge=0, le=1, description="… and boxes drawn a little differently must give this IoU."
+    )
+    answer_timeout_seconds: float = Field(
+        90.0, gt=0, lt=100, description="Longest answer to Label Studio, which gives up after 100 s."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="How much is logged.")
+
+    @field_validator("label_studio_url")
+    @classmethod
+    def _no_trailing_slash(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in {"http", "https"} or not parts.netloc:
+            raise ValueError(f"{value!r} is not a web address; give one such as http://127.0.0.1:8080")
+        return value.rstrip("/")
+
+    @model_validator(mode="after")
+    def _locked_beyond_loopback(self) -> Settings:
+        if self.host not in LOOPBACK_HOSTS and self.password is None:
+            raise ValueError(
+                f"listening on {self.host} without a password would let anybody in: set TATOR_PASSWORD"
+            )
+        if self.redis_url is not None:
+            redis = urlsplit(self.redis_url)
+            if redis.scheme != "unix" and (redis.hostname or "") not in LOOPBACK_HOSTS and not redis.password:
+                raise ValueError(
+                    f"the Redis at {redis.hostname} has no password: use redis://:PASSWORD@{redis.hostname}/"
+                )
+        return self
+
+    @property
+    def engine_socket(self) -> str:
+        """Address of the engine: a Unix socket under home unless set."""
+        return self.engine_address or str(self.home / "run" / "engine.sock")
+
+    @property
+    def weights_dir(self) -> Path:
+        """Folder that published weights are looked for in and downloaded to."""
+        return self.models_dir or self.home / "models"
+
+    @property
+    def backend_url(self) -> str:
+        """The backend's own address, as seen from this machine."""
+        host = "127.0.0.1" if self.host in {"0.0.0.0", "::", ""} else self.host  # noqa: S104
+        return f"http://{host}:{self.port}"

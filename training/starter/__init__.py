@@ -1,0 +1,1 @@
+"""Starter weights: small models trained on generated scenes, so that everything works offline."""
