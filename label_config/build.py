@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import resources
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 from xml.etree.ElementTree import Element, indent, tostring
@@ -21,7 +21,7 @@ from xml.etree.ElementTree import Element, indent, tostring
 from defusedxml import ElementTree as SafeXml  # type: ignore[import-untyped]
 
 from label_config.errors import LabelConfigError
-from label_config.palette import TWEAK, colour
+from label_config.palette import colour
 
 KEYS = "1234567890qtyiasdfgjlzcn"
 """Keys for labels; the editor's own (b e h k m o p r u v w) and X, which is Tweak's, are left out."""
@@ -34,7 +34,6 @@ DIGITS = "1234567890"
 NO_HOTKEY = " "
 """Keeps the editor from choosing a key by itself."""
 
-_PLACEHOLDER = re.compile(r"\{(\w+)\}")
 _IMAGE_KEY = re.compile(r"\w+(?:[.\[\]]+\w+)*\]?")
 _URL_SAFE = "/:?#[]@!&()*+,;=%-._~"
 _NOT_XML = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")
@@ -76,12 +75,12 @@ def build(
     names = _checked(classes)
     key = _checked_key(image_key)
     _fill_strip(root, _strip(strip_url, project))
-    for parent in root.iter():
+    for parent in list(root.iter()):
         for child in list(parent):
             if child.tag == "Label" and child.get("value") == "{class}":
                 _repeat(parent, child, names)
-    for element in root.iter("Image"):
-        element.set("value", f"${key}")
+    for image in root.iter("Image"):
+        image.set("value", f"${key}")
     indent(root)
     return tostring(root, encoding="unicode")
 
@@ -99,9 +98,64 @@ def _repeat(parent: Element, sample: Element, names: Sequence[str]) -> None:
     place = list(parent).index(sample)
     parent.remove(sample)
     for index, name in enumerate(names):
-        label = Element("Label", {attr: _filled(value, _values(name, index)) for attr, value in sample.attrib.items()})
+        label = Element("Label", sample.attrib)
+        label.set("value", name)
+        label.set("background", colour(index))
+        label.set("hotkey", _hotkey(sample.get("hotkey", ""), index))
         if "$" in name:  # the editor would show a task's data in place of "$word"
             label.set("html", html.escape(name))
-        if _PLACEHOLDER.search(sample.get("hotkey", "")) and not _hotkey(sample.get("hotkey", ""), index):
-            label.set("hotkey", NO_HOTKEY)
         parent.insert(place + index, label)
+
+
+def _hotkey(pattern: str, index: int) -> str:
+    keys = [*DIGITS] if "{digit}" in pattern else [*KEYS, *(f"shift+{key}" for key in SHIFTED)]
+    return re.sub(r"\{\w+\}", keys[index], pattern) if index < len(keys) else NO_HOTKEY
+
+
+def _fill_strip(root: Element, url: str | None) -> None:
+    for parent in list(root.iter()):
+        for child in list(parent):
+            if "{strip_url}" not in child.get("value", ""):
+                continue
+            if url is None:
+                parent.remove(child)
+            else:
+                child.set("value", child.get("value", "").replace("{strip_url}", html.escape(url)))
+
+
+def _strip(url: str | None, project: int | None) -> str | None:
+    """The strip's URL with its project, safe within an HTML attribute and free of the editor's ``$variables``."""
+    if not url:
+        return None
+    parts = urlsplit(quote(url.strip(), safe=_URL_SAFE))
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise LabelConfigError(f'The strip\'s URL "{url}" must begin with http:// or https:// and name a host.')
+    if project is None:
+        return urlunsplit(parts)
+    others = [(name, value) for name, value in parse_qsl(parts.query, keep_blank_values=True) if name != "project"]
+    return urlunsplit(parts._replace(query=urlencode([*others, ("project", str(project))])))
+
+
+def _checked_key(image_key: str) -> str:
+    key = image_key.strip().removeprefix("$")
+    if not _IMAGE_KEY.fullmatch(key):
+        raise LabelConfigError(f'"{image_key}" cannot be the key of an image: letters, digits, "_", "." and "[0]" can.')
+    return key
+
+
+def _checked(classes: Sequence[str]) -> list[str]:
+    if isinstance(classes, str):
+        raise LabelConfigError("Classes are given as a list of names, not as one string.")
+    names = [name.strip() for name in classes]
+    if not names:
+        raise LabelConfigError("There are no classes; give at least one name.")
+    seen: set[str] = set()
+    for position, name in enumerate(names, start=1):
+        if not name:
+            raise LabelConfigError(f"The name of class {position} is empty.")
+        if _NOT_XML.search(name):
+            raise LabelConfigError(f"The name of class {position} has a line break or a character that XML cannot hold.")
+        if name in seen:
+            raise LabelConfigError(f'The class "{name}" is given twice.')
+        seen.add(name)
+    return names

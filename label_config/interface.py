@@ -105,7 +105,7 @@ class Label:
 
     value: str
     predicted_values: tuple[str, ...] = ()
-    attrs: Mapping[str, str] = field(default=_NOTHING, hash=False)
+    attrs: Mapping[str, str] = field(default_factory=lambda: _NOTHING, hash=False)
 
     @property
     def assists(self) -> frozenset[str] | None:
@@ -135,8 +135,8 @@ class Control:
     labels: tuple[Label, ...] = ()
     smart: bool = True
     score_threshold: float | None = None
-    options: Mapping[str, str] = field(default=_NOTHING, hash=False)
-    attrs: Mapping[str, str] = field(default=_NOTHING, hash=False)
+    options: Mapping[str, str] = field(default_factory=lambda: _NOTHING, hash=False)
+    attrs: Mapping[str, str] = field(default_factory=lambda: _NOTHING, hash=False)
     labels_from: str | None = None
 
     @property

@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import colorsys
 
-TWEAK = "#6B7280"
-"""A grey that no class has, for tools that belong to no class."""
-
 _CHOSEN = (
     "#0072B2 #D55E00 #009E73 #AA3377 #332288 #8A6D00 #783024 #9C60FC #FC1860 #009CB4 "
     "#9C84F0 #003CCC #783084 #F06048 #3C6C48 #902400 #2460C0 #489C90 #8490D8 #783054 "

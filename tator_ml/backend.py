@@ -19,10 +19,10 @@ from tator_ml.assists import (
     labels_of,
     needs_mask,
     prompt_kind,
-    standing_regions,
     write_region,
 )
 from tator_ml.engine.messages import Answer, Ask, Found
+from tator_ml.images.decode import ImageError
 from tator_ml.images.fetch import ImageRef
 from tator_ml.services import Services, build_services
 from tator_sdk.errors import TatorError
@@ -132,7 +132,7 @@ class TatorBackend:
             ref = self._fetch(task, image.name)
             wanted = self._standing_work(task, image.name, ref)
             if wanted:
-                answer = self._services.engine.answer(_ask(ref, wanted))
+                answer = self._answer(ref, wanted)
                 version = answer.model_version
                 regions += self._written(wanted, answer)
             else:
@@ -168,7 +168,7 @@ class TatorBackend:
             raise AssistError("No model for words is set up on this backend; click or draw instead.")
         image_name = str(items[-1].get("to_name") or control.to_name[0])
         begun = time.monotonic()
-        pending = self._services.pending.of(items, standing_regions(task))
+        pending = self._services.pending.of(items, task)
         ref = self._fetch(task, image_name)
         chosen = self._services.projects.get(self.project).assists
         drawing = Drawing(
@@ -178,7 +178,7 @@ class TatorBackend:
         assists = drawing.assists()
         if not assists:
             return self._nothing()
-        answer = self._services.engine.answer(_ask(ref, assists))
+        answer = self._answer(ref, assists)
         regions = self._written(assists, answer)
         if not regions:
             raise AssistError("Nothing was found there; click closer to the object's middle or draw a box.")
@@ -204,6 +204,13 @@ class TatorBackend:
         if not urls:
             raise AssistError(f"The task has no picture for the image '{image_name}'.")
         return self._services.images.fetch(urls[0], _task_id(task))
+
+    def _answer(self, ref: ImageRef, assists: Sequence[Assist]) -> Answer:
+        try:
+            return self._services.engine.answer(_ask(ref, assists))
+        except ImageError:
+            self._services.images.forget(ref)
+            raise
 
     def _written(self, assists: Sequence[Assist], answer: Answer) -> list[Region]:
         agreement = self._services.settings.guard_agreement

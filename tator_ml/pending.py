@@ -1,8 +1,9 @@
 """Which of the boxes in a request wait for an answer.
 
-The editor sends every box of a label with each new one, and marks none as new. Known are those that
-the task already holds, and those that we answered and that no longer stand as they were drawn: they
-were accepted, or moved by hand since, and must not be touched again.
+The editor sends every box of a label with each new one, the new one last, and marks none as new. Not
+to be touched are those that carry a score, since only an answer gives one; those of submitted
+annotations and predictions; those that we answered and that no longer stand as they were drawn; and
+those of a draft, unless it is the last, because a draft may be saved while a prompt still waits.
 """
 
 from __future__ import annotations
@@ -28,6 +29,13 @@ def _shape(item: Json) -> tuple[Any, ...]:
     return (*box, len(runs), hash(tuple(runs))) if isinstance(runs, list) else box
 
 
+def _ids(task: Json, *sources: str) -> set[str]:
+    """Ids of the regions in a task's drafts, annotations or predictions."""
+    holders = [holder for source in sources for holder in task.get(source) or []]
+    regions = [item for holder in holders if isinstance(holder, Mapping) for item in holder.get("result") or []]
+    return {str(item.get("id")) for item in regions if isinstance(item, Mapping)}
+
+
 class PendingPrompts:
     """Remembers how each answered prompt was drawn."""
 
@@ -35,20 +43,24 @@ class PendingPrompts:
         self._drawn: OrderedDict[str, tuple[Any, ...]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def of(self, items: Sequence[Json], standing: Sequence[Json]) -> frozenset[str]:
+    def of(self, items: Sequence[Json], task: Json) -> frozenset[str]:
         """Ids of ``items`` that are to be answered.
 
         Args:
             items: the request's prompts.
-            standing: regions of the task's drafts, annotations and predictions.
+            task: its task, with drafts, annotations and predictions.
         """
-        known = {str(item.get("id")) for item in standing}
+        stored = _ids(task, "annotations", "predictions")
+        drafted = _ids(task, "drafts")
         with self._lock:
             pending = set()
-            for item in items:
+            for index, item in enumerate(items):
                 name = str(item.get("id"))
+                if item.get("score") is not None or name in stored:
+                    continue
                 drawn = self._drawn.get(name)
-                if name not in known and (drawn is None or drawn == _shape(item)):
+                last = index == len(items) - 1
+                if drawn == _shape(item) if drawn is not None else last or name not in drafted:
                     pending.add(name)
             return frozenset(pending)
 

@@ -24,6 +24,10 @@ class Fetches(Protocol):
         """Bring the picture of an address into the store."""
         ...
 
+    def forget(self, ref: ImageRef) -> None:
+        """Take no address to mean this picture any more."""
+        ...
+
 
 @dataclass(frozen=True)
 class Services:

@@ -12,6 +12,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from tator_sdk.errors import TatorError
 
 
+ORIENTATION = 0x0112
+
+
 class ImageError(TatorError):
     """A picture that cannot be fetched or decoded; the message is for the annotator."""
 
@@ -34,7 +37,8 @@ def decode_image(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
     """
     image = _open(data, max_pixels)
     try:
-        image = ImageOps.exif_transpose(image)
+        if _is_turned(image):
+            image = ImageOps.exif_transpose(image)
         return np.asarray(_rgb(image))
     except (OSError, ValueError, SyntaxError) as error:
         raise ImageError(f"The picture is damaged and cannot be decoded ({_short(error)}).") from error
@@ -47,8 +51,15 @@ def image_size(data: bytes, max_pixels: int) -> tuple[int, int]:
         ImageError: as :func:`decode_image`, as far as the header shows it.
     """
     image = _open(data, max_pixels)
-    turned = image.getexif().get(0x0112, 1) in {5, 6, 7, 8}
-    return (image.height, image.width) if turned else (image.width, image.height)
+    sideways = _is_turned(image) and image.getexif().get(ORIENTATION) in {5, 6, 7, 8}
+    return (image.height, image.width) if sideways else (image.width, image.height)
+
+
+def _is_turned(image: Image.Image) -> bool:
+    """Whether the header asks for a rotation or reflection; never decodes pixels."""
+    if image.format == "PNG" and "exif" not in image.info:
+        return False  # Pillow would decode the whole picture to look for a tag behind it
+    return image.getexif().get(ORIENTATION, 1) in range(2, 9)
 
 
 def _open(data: bytes, max_pixels: int) -> Image.Image:

@@ -91,6 +91,12 @@ class ImageFetcher:
                 self._known.popitem(last=False)
         return found.ref
 
+    def forget(self, ref: ImageRef) -> None:
+        """Take no address to mean this picture any more: it proved damaged and may be mended."""
+        with self._lock:
+            for address in [one for one, known in self._known.items() if known.ref == ref]:
+                del self._known[address]
+
     def close(self) -> None:
         """Close connections."""
         self._client.close()

@@ -109,13 +109,16 @@ class Layer(nn.Module):
     def __init__(self, index: int) -> None:
         super().__init__()
         width, depth = WIDTHS[index], DEPTHS[index]
-        if index == 0:
-            self.blocks = nn.Sequential(*[Convolutions(width, 4 * width, width, 1, True) for _ in range(depth)])
-        else:
-            self.blocks = nn.Sequential(*[Block(width, HEADS[index], WINDOWS[index]) for _ in range(depth)])
+        blocks: list[nn.Module] = [
+            Block(width, HEADS[index], WINDOWS[index])
+            if index
+            else Convolutions(width, 4 * width, width, stride=1, shortcut=True)
+            for _ in range(depth)
+        ]
+        self.blocks = nn.Sequential(*blocks)
         if index < 3:
             after = WIDTHS[index + 1]
-            self.downsample = Convolutions(width, after, after, 1 if after == 320 else 2, False)
+            self.downsample = Convolutions(width, after, after, 1 if after == 320 else 2, shortcut=False)
 
 
 class PublishedEncoder(nn.Module):

@@ -160,7 +160,7 @@ def test_points_without_labels_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_real_vit_b(tmp_path: Path) -> None:
-    """The published architecture end to end; of twelve alike blocks two are run, one of them global."""
+    """The published architecture end to end, but for eleven of its twelve alike blocks."""
     path = tmp_path / "sam_vit_b_01ec64.pth"
     torch.save(random_state(sam_model_registry["vit_b"](), 5), path)
     segmenter = load("sam1-vit_b", None, tmp_path, "cpu", offline=True)
@@ -170,7 +170,7 @@ def test_the_real_vit_b(tmp_path: Path) -> None:
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
     for sam in (segmenter.sam, reference):
-        sam.image_encoder.blocks = sam.image_encoder.blocks[1:3]
+        sam.image_encoder.blocks = sam.image_encoder.blocks[:1]
 
     size_wh = (333, 517)
     image, prompts = picture(size_wh), prompts_on(size_wh)["box and point"]

@@ -73,8 +73,10 @@ class Sam2Segmenter:
         coords, labels = self._as_points(prompts, embedding.size_wh)
         sparse, dense = self.sam.sam_prompt_encoder(points=(coords, labels), boxes=None, masks=None)
         tensors = {key: value.to(self.sam.device) for key, value in embedding.tensors.items()}
+        # Upstream's layout in memory: with another the same sums come out a few 1e-7 apart.
+        features = tensors["image_embed"].contiguous(memory_format=torch.channels_last)
         low_res, iou, _, _ = self.sam.sam_mask_decoder(
-            image_embeddings=tensors["image_embed"],
+            image_embeddings=features,
             image_pe=self.sam.sam_prompt_encoder.get_dense_pe(),
             sparse_prompt_embeddings=sparse,
             dense_prompt_embeddings=dense,

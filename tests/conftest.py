@@ -1,0 +1,42 @@
+"""What many tests share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SHARED = Path(__file__).parents[2] / "shared"
+PAYLOADS = Path(__file__).parent / "payloads"
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No setting of the developer's own environment or folder reaches a test."""
+    import os
+
+    for name in list(os.environ):
+        if name.startswith("TATOR_") or name in {"REDIS_URL", "LABEL_STUDIO_URL", "LABEL_STUDIO_API_KEY"}:
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("TATOR_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture
+def payload() -> Any:
+    """A captured request by name, whole: method, path, headers, body."""
+
+    def read(name: str) -> dict[str, Any]:
+        return json.loads((PAYLOADS / f"{name}.json").read_text())  # type: ignore[no-any-return]
+
+    return read
+
+
+@pytest.fixture
+def shared_fixtures() -> Iterator[Path]:
+    """The shared fixtures; skips where they are not beside the checkout."""
+    if not (SHARED / "fixtures").exists():
+        pytest.skip("the shared fixtures are not beside the checkout")
+    yield SHARED / "fixtures"

@@ -1,0 +1,193 @@
+"""A whole web application in the test's process: a segmenter of the test's own, pictures over HTTP."""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from flask.testing import FlaskClient
+from numpy.typing import NDArray
+from PIL import Image
+
+from tator_ml.engine.engine import Engine
+from tator_ml.engine.messages import Verdict
+from tator_ml.engine.segmenters.base import Decoded, Embedding, Prompts
+from tator_ml.images.fetch import ImageFetcher
+from tator_ml.images.store import ImageStore
+from tator_ml.projects import Projects
+from tator_ml.services import Services
+from tator_ml.suggestions import Suggestions
+from tator_ml.web.app import create_app
+from tator_sdk.geometry import Xyxy
+from tator_sdk.settings import Settings
+
+
+class BrightSegmenter:
+    """The caller's own segmenter: an object is whatever is bright and connected to the prompt."""
+
+    version = "bright-1"
+
+    def __init__(self) -> None:
+        self.quality = 0.95
+        self.encode_seconds = 0.0
+        self.decoded: list[Prompts] = []
+
+    def encode(self, image: NDArray[np.uint8]) -> Embedding:
+        time.sleep(self.encode_seconds)
+        bright = torch.from_numpy(image.mean(2) > 127).float()[None]
+        return Embedding({"bright": bright}, (image.shape[1], image.shape[0]), self.version)
+
+    def decode(self, embedding: Embedding, prompts: Prompts, multimask: bool) -> Decoded:
+        import cv2
+
+        self.decoded.append(prompts)
+        bright = embedding.tensors["bright"][0].numpy().astype(np.uint8)
+        _, parts = cv2.connectedComponents(bright)
+        masks = []
+        for row in range(len(prompts)):
+            mask = np.zeros_like(bright, bool)
+            if prompts.points is not None and prompts.labels is not None:
+                for (x, y), label in zip(prompts.points[row], prompts.labels[row], strict=True):
+                    part = parts == parts[int(y), int(x)] if parts[int(y), int(x)] else np.zeros_like(mask)
+                    mask = mask | part if label == 1 else mask & ~part if label == 0 else mask
+            elif prompts.boxes is not None:
+                x0, y0, x1, y1 = prompts.boxes[row].astype(int)
+                inside = np.zeros_like(mask)
+                inside[y0:y1, x0:x1] = True
+                mask = (bright > 0) & inside
+            masks.append(mask)
+        low = torch.from_numpy(np.stack(masks)).float()[:, None] * 20 - 10
+        low = low.expand(-1, 3 if multimask else 1, -1, -1)
+        return Decoded(low, torch.full(low.shape[:2], self.quality))
+
+    def full_size(self, embedding: Embedding, low_res: torch.Tensor) -> torch.Tensor:
+        return low_res
+
+
+class ToyClassifier:
+    """Says what it is told to say."""
+
+    version = "toy-head-1"
+
+    def __init__(self) -> None:
+        self.verdict = Verdict(None, 0.4, (("Ball", 0.4), ("Box", 0.35)))
+
+    def classify(self, pixels: NDArray[np.uint8], boxes: list[Xyxy]) -> list[Verdict]:
+        return [self.verdict for _ in boxes]
+
+
+@dataclass
+class PictureServer:
+    """Answers every path with the same picture, unless told otherwise."""
+
+    url: str
+    answers: dict[str, tuple[int, bytes]] = field(default_factory=dict)
+    slow: set[str] = field(default_factory=set)
+    asked: list[tuple[str, str | None]] = field(default_factory=list)
+
+
+def scene_bytes(kind: str = "PNG", size_wh: tuple[int, int] = (640, 480)) -> bytes:
+    """Dark, with a bright rectangle from 30 % to 50 % across and 25 % to 55 % down."""
+    width, height = size_wh
+    pixels = np.full((height, width, 3), 20, np.uint8)
+    pixels[int(0.25 * height) : int(0.55 * height), int(0.3 * width) : int(0.5 * width)] = 230
+    pixels[int(0.6 * height) : int(0.9 * height), int(0.6 * width) : int(0.9 * width)] = 200
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, kind)
+    return stream.getvalue()
+
+
+@pytest.fixture
+def pictures() -> Iterator[PictureServer]:
+    """A server of pictures on loopback."""
+    state = PictureServer("")
+    ordinary = scene_bytes()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            path = self.path.split("?d=")[-1] if "?d=" in self.path else self.path
+            state.asked.append((self.path, self.headers.get("Authorization")))
+            status, body = state.answers.get(path, (200, ordinary))
+            self.send_response(status)
+            if 300 <= status < 400:
+                self.send_header("Location", body.decode())
+                body = b""
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            try:
+                if path in state.slow:
+                    for byte in body[:40]:
+                        self.wfile.write(bytes([byte]))
+                        self.wfile.flush()
+                        time.sleep(0.1)
+                self.wfile.write(body)
+            except OSError:
+                pass
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    state.url = f"http://127.0.0.1:{server.server_port}"
+    yield state
+    server.shutdown()
+    server.server_close()
+
+
+@dataclass
+class Running:
+    """The application and what a test turns."""
+
+    client: FlaskClient
+    services: Services
+    engine: Engine
+    segmenter: BrightSegmenter
+    classifier: ToyClassifier
+
+    def predict(self, body: dict[str, Any]) -> Any:
+        answer = self.client.post("/predict", json=body)
+        assert answer.status_code == 200, answer.text
+        results = answer.json["results"]
+        assert len(results) == len(body["tasks"])
+        return results
+
+    def error(self, project: int = 1) -> str | None:
+        return self.services.notices.get(project).error
+
+
+@pytest.fixture
+def settings(tmp_path: Path, pictures: PictureServer) -> Settings:
+    return Settings(
+        home=tmp_path, label_studio_url=pictures.url, label_studio_api_key="legacy", image_timeout_seconds=1.0
+    )
+
+
+@pytest.fixture
+def running(settings: Settings) -> Iterator[Running]:
+    """The application over an engine in this process."""
+    store = ImageStore(settings.home / "images", settings.image_store_bytes)
+    segmenter, classifier = BrightSegmenter(), ToyClassifier()
+    engine = Engine(settings, store, segmenter, classifier)
+    services = Services(
+        settings=settings,
+        engine=engine,
+        images=ImageFetcher(settings, store),
+        projects=Projects(settings.home / "projects"),
+        suggestions=Suggestions(settings.home / "suggestions.sqlite"),
+    )
+    app = create_app(settings, services)
+    yield Running(app.test_client(), services, engine, segmenter, classifier)
+    app.extensions["tator_watch"].stop()
+    engine.close()
+    services.suggestions.close()
