@@ -326,16 +326,21 @@ class LabelStudio:
             return
         target.parent.mkdir(exist_ok=True, mode=0o700)
         if not seed.exists():
-            report("Label Studio makes its database; this takes half a minute, once.")
             with tempfile.TemporaryDirectory(dir=self.home) as folder:
-                command = [str(program), "version", "--data-dir", folder]
-                made = subprocess.run(
-                    command, env=self._variables(), capture_output=True, text=True, check=False
-                )
-                if made.returncode != 0:
-                    raise LabelStudioError(
-                        f"Label Studio could not make its database:\n{made.stderr[-2000:]}"
-                    )
+                command = [str(program), "version", "--data-dir", folder]  # migrates, then tells its version
+                with self.log.open("wb") as log:
+                    process = subprocess.Popen(command, env=self._variables(), stdout=log, stderr=log)
+                begun = time.monotonic()
+                try:
+                    while process.poll() is None:
+                        waited = time.monotonic() - begun
+                        report(f"Label Studio makes its database, once: {waited:.0f} s of about 30.")
+                        time.sleep(1.0)
+                finally:
+                    process.kill()
+                    process.wait()
+                if process.returncode != 0:
+                    raise LabelStudioError(f"Label Studio could not make its database:\n{self.log_tail()}")
                 _copy_whole(Path(folder) / _DATABASE, seed)
         _copy_whole(seed, target)
 

@@ -72,18 +72,19 @@ class TatorBackend:
         return read_cached(self._label_config)
 
     def predict(
-        self, tasks: Sequence[Json], context: Json | None = None, **_: Any
+        self, tasks: Sequence[Json], context: Json | None = None, asked_by: str | None = None, **_: Any
     ) -> list[Result]:
         """Answer for each task; one that fails gets an empty answer, and the strip says why.
 
         Args:
             tasks: as Label Studio sends them.
             context: ``{"result": [prompts]}`` for interactive requests, None for batches.
+            asked_by: User-Agent of the request, for the strip's state.
 
         Returns:
             One ``{"result", "score", "model_version"}`` for each task, in order.
         """
-        self._services.notices.begin(self.project)
+        self._services.notices.begin(self.project, asked_by)
         try:
             return [self._one(task, context) for task in tasks]
         finally:

@@ -17,6 +17,7 @@ class ProjectState:
         last: what the last answer was, e.g. ``Star 0.97 in 31 ms``.
         warm: whether the last opened or prompted picture was ready; None before the first.
         working: requests being answered now.
+        asked_by: User-Agent of the last request, which tells Label Studio from anything else.
         at: when the state last changed, seconds since the epoch.
     """
 
@@ -24,6 +25,7 @@ class ProjectState:
     last: str | None = None
     warm: bool | None = None
     working: int = 0
+    asked_by: str | None = None
     at: float = 0.0
 
     def as_json(self) -> dict[str, Any]:
@@ -43,9 +45,9 @@ class Notices:
         with self._lock:
             return self._states.get(project_id, ProjectState())
 
-    def begin(self, project_id: int | None) -> None:
+    def begin(self, project_id: int | None, asked_by: str | None = None) -> None:
         """A request begins."""
-        self._change(project_id, working=1)
+        self._change(project_id, working=1, asked_by=asked_by)
 
     def end(self, project_id: int | None) -> None:
         """A request has ended, well or not."""

@@ -199,7 +199,7 @@ class Supervisor:
         Raises:
             ProcessError: it ended, or was not ready in time; the message carries the end of its log.
         """
-        self._pid_file(part.name).stop_leftover(f"Tator's {part.name}")
+        self.clear_leftover(part.name)
         process = self._launch(part)
         begun = told = time.monotonic()
         while not part.ready():
@@ -216,6 +216,14 @@ class Supervisor:
                 self._report(f"{part.name} is starting: {now - begun:.0f} s")
             time.sleep(0.05)
         self._report(f"{part.name} is ready after {time.monotonic() - begun:.1f} s")
+
+    def clear_leftover(self, name: str) -> None:
+        """Stop what a crashed owner left behind under this name.
+
+        Raises:
+            ProcessError: its owner is alive, so it is in use.
+        """
+        self._pid_file(name).stop_leftover(f"Tator's {name}")
 
     def watch(self, pause_seconds: float = 0.5) -> None:
         """Start parts again that end; returns only by an exception such as KeyboardInterrupt.

@@ -16,7 +16,7 @@ from tator_sdk.settings import LOOPBACK_HOSTS, Settings
 
 
 def start_parts(settings: Settings, parts: Supervisor) -> Settings:
-    """Start Redis (unless another is set), engine, web and worker, each ready before the next.
+    """Start everything, each part ready before the next.
 
     Returns:
         The settings with the port that was really taken.
@@ -24,22 +24,55 @@ def start_parts(settings: Settings, parts: Supervisor) -> Settings:
     Raises:
         ProcessError: a part did not start; the message carries the end of its log.
     """
-    engine = EngineClient(settings, ImageStore(settings.home / "images", settings.image_store_bytes))
-    environment = {"TATOR_HOME": str(settings.home)}
+    start_back(settings, parts)
+    return start_front(settings, parts)
+
+
+def start_back(settings: Settings, parts: Supervisor) -> None:
+    """Start Redis, unless another is set, and the engine.
+
+    Raises:
+        ProcessError: as :func:`start_parts`.
+    """
     if settings.redis_url is None:
         parts.start(Part("redis", redis_command(settings), lambda: redis_answers(settings), 20))
     elif not redis_answers(settings):
         raise ProcessError(f"The Redis at {redis_url(settings)} does not answer; start it or unset TATOR_REDIS_URL.")
-    environment["TATOR_REDIS_URL"] = redis_url(settings)
+    engine = EngineClient(settings, ImageStore(settings.home / "images", settings.image_store_bytes))
+    environment = {**_environment(settings), "TATOR_SEGMENTER": settings.segmenter}
     parts.start(Part("engine", _tator("engine"), lambda: _engine_ready(engine), 300, environment=environment))
-    # the port is looked for only now: an earlier run's leftover web process may still have held it
-    settings = settings.model_copy(update={"port": _port(settings)})
-    web = {**environment, "TATOR_PORT": str(settings.port), "TATOR_HOST": settings.host}
-    parts.start(Part("web", _tator("serve"), lambda: _web_ready(settings), 30, environment=web))
-    before = _workers(settings)
-    parts.start(Part("worker", _tator("worker"), lambda: _workers(settings) > before, 30, environment=environment))
     engine.close()
+
+
+def start_front(settings: Settings, parts: Supervisor) -> Settings:
+    """Start the web process and a worker.
+
+    Returns:
+        The settings with the port that was really taken.
+
+    Raises:
+        ProcessError: as :func:`start_parts`.
+    """
+    # the port is looked for only now: an earlier run's leftover web process may still have held it
+    parts.clear_leftover("web")
+    settings = settings.model_copy(update={"port": _port(settings)})
+    environment = _environment(settings)
+    web = {
+        **environment,
+        "TATOR_HOST": settings.host,
+        "TATOR_PORT": str(settings.port),
+        "LABEL_STUDIO_URL": settings.label_studio_url,
+    }
+    if settings.label_studio_api_key is not None:
+        web["LABEL_STUDIO_API_KEY"] = settings.label_studio_api_key.get_secret_value()
+    parts.start(Part("web", _tator("serve"), lambda: _web_ready(settings), 60, environment=web))
+    before = _workers(settings)
+    parts.start(Part("worker", _tator("worker"), lambda: _workers(settings) > before, 60, environment=environment))
     return settings
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    return {"TATOR_HOME": str(settings.home), "TATOR_REDIS_URL": redis_url(settings)}
 
 
 def _tator(verb: str) -> list[str]:

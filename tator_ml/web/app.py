@@ -9,7 +9,7 @@ from flask import Flask, Response, jsonify, request
 from werkzeug.exceptions import HTTPException
 
 from tator_ml.services import EngineWatch, Services
-from tator_ml.web import strip, wire
+from tator_ml.web import control, strip, wire
 from tator_sdk.errors import TatorError
 from tator_sdk.settings import Settings
 
@@ -29,6 +29,7 @@ def create_app(settings: Settings, services: Services) -> Flask:
     app.extensions["tator_watch"] = watch
     app.register_blueprint(wire.blueprint(services, watch))
     app.register_blueprint(strip.blueprint(settings, services, watch))
+    app.register_blueprint(control.blueprint(settings, services))
 
     @app.before_request
     def _authorised() -> Response | None:

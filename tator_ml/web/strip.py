@@ -5,7 +5,6 @@ The editor hides every error of a backend, so this is where an annotator reads o
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import time
 
@@ -14,15 +13,8 @@ from werkzeug.exceptions import Forbidden
 
 from tator_ml.backend import project_number
 from tator_ml.services import EngineWatch, Services
+from tator_sdk.connect import strip_key
 from tator_sdk.settings import Settings
-
-
-def strip_key(settings: Settings, project_id: int | None) -> str:
-    """What the strip's address must carry where the backend has a password; else empty."""
-    if settings.password is None:
-        return ""
-    message = f"strip:{project_id}".encode()
-    return hmac.new(settings.password.get_secret_value().encode(), message, hashlib.sha256).hexdigest()[:24]
 
 
 def blueprint(settings: Settings, services: Services, watch: EngineWatch) -> Blueprint:

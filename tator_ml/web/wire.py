@@ -51,7 +51,8 @@ def blueprint(services: Services, watch: EngineWatch) -> Blueprint:
         params = body.get("params")
         context = params.get("context") if isinstance(params, Mapping) else None
         backend = TatorBackend(body.get("project"), str(body.get("label_config") or ""), services)
-        results = backend.predict(tasks, context if isinstance(context, Mapping) else None)
+        context = context if isinstance(context, Mapping) else None
+        results = backend.predict(tasks, context, asked_by=request.headers.get("User-Agent"))
         return jsonify(results=results)
 
     @routes.post("/webhook")

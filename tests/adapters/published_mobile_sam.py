@@ -116,9 +116,14 @@ class Layer(nn.Module):
             for _ in range(depth)
         ]
         self.blocks = nn.Sequential(*blocks)
-        if index < 3:
+        self.last = index == 3
+        if not self.last:
             after = WIDTHS[index + 1]
             self.downsample = Convolutions(width, after, after, 1 if after == 320 else 2, shortcut=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.blocks(x)
+        return out if self.last else self.downsample(out)
 
 
 class PublishedEncoder(nn.Module):
@@ -126,7 +131,7 @@ class PublishedEncoder(nn.Module):
         super().__init__()
         self.img_size = img_size
         self.patch_embed = PatchEmbed()
-        self.layers = nn.ModuleList(Layer(index) for index in range(4))
+        self.layers = nn.Sequential(*[Layer(index) for index in range(4)])
         self.norm_head = nn.LayerNorm(320)
         self.head = nn.Linear(320, 1000)
         self.neck = nn.Sequential(
@@ -137,12 +142,7 @@ class PublishedEncoder(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.patch_embed.seq(x)
-        for index, layer in enumerate(self.layers):
-            x = layer.blocks(x)
-            if index < 3:
-                x = layer.downsample(x)
-        out: Tensor = self.neck(x)
+        out: Tensor = self.neck(self.layers(self.patch_embed.seq(x)))
         return out
 
 

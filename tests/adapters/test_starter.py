@@ -26,7 +26,6 @@ from tests.adapters.material import (
     random_state,
 )
 
-
 SHARPNESS = 0.02  # keeps logits below a hundred
 
 

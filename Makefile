@@ -1,0 +1,58 @@
+# Tator's tasks; `make help` lists them. Every target that needs an environment makes it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STUDIO := .venv-label-studio
+READY := $(VENV)/tator-ready
+STUDIO_READY := $(STUDIO)/tator-complete
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --no-input
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-fast lint format starter bench clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Tator needs Python 3.11 or newer; give one as PYTHON=python3.12"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
+		{ echo "Python cannot make environments here; on Debian: apt-get install python3-venv"; exit 1; }
+	@echo "Installing Tator into $(VENV): two to four minutes the first time (6 GB with torch)"
+	$(PIP) install --upgrade pip setuptools wheel
+	$(PIP) install -c constraints.txt torch torchvision
+	$(PIP) install -c constraints.txt -e '.[server,models,dev]'
+	SAM2_BUILD_CUDA=0 $(PIP) install -c constraints.txt --no-build-isolation sam2
+	@touch $@
+
+$(STUDIO_READY): constraints-label-studio.txt | $(READY)
+	$(BIN)/python -m demo.label_studio $(STUDIO)
+
+demo: $(READY) ## Label Studio with a connected project; IMAGES=folder for your own pictures, CHECK=1 to check and stop
+	@$(BIN)/python -m demo $(if $(CHECK),--check) $(if $(IMAGES),--images "$(IMAGES)") $(if $(CLASSES),--classes "$(CLASSES)")
+
+test: $(READY) $(STUDIO_READY) ## the whole suite: units, wire, adapters, real Label Studio, real browser
+	$(BIN)/python -m pytest $(ARGS)
+
+test-fast: $(READY) ## what needs neither Label Studio nor a browser
+	$(BIN)/python -m pytest -m "not studio and not browser" $(ARGS)
+
+lint: $(READY) ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY) ## let ruff put the code in order
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+starter: $(READY) ## train the starter weights anew (two hours on two cores; resumable)
+	$(BIN)/python -m training.starter.segmenter --output tator_ml/weights/starter_segmenter.safetensors
+	$(BIN)/python -m training.starter.encoder --output tator_ml/weights/starter_encoder
+	$(BIN)/python -m training.starter.head --output tator_ml/weights/starter_head
+
+bench: $(READY) ## run a benchmark: NAME=starter; without a name, list them
+	$(BIN)/python -m benchmarks $(NAME)
+
+clean: ## remove environments, caches and the demo's state
+	rm -rf $(VENV) $(STUDIO) .tator build .pytest_cache .mypy_cache .ruff_cache *.egg-info

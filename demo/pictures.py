@@ -1,0 +1,82 @@
+"""The demo's pictures: generated scenes with known truth, or a person's own."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from training.starter.head import DISPLAY_NAMES
+from training.starter.prompts import center_point
+from training.starter.scenes import SceneSettings, draw_scene
+
+SCENES = 24
+FIRST_SEED = 9_900_000  # held out: training stays below 9,000,000
+SETTINGS = SceneSettings(size_wh=(768, 576), min_side=80, max_side=260, objects=(4, 7), camouflage=0.1)
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+
+
+@dataclass(frozen=True)
+class TruthObject:
+    """One object of a generated scene.
+
+    Attributes:
+        label: the demo's class.
+        xyxy: tight box in pixels.
+        point: well inside of it, pixels.
+    """
+
+    label: str
+    xyxy: tuple[float, float, float, float]
+    point: tuple[float, float]
+
+
+def classes() -> list[str]:
+    """The demo's classes, as people read them."""
+    return list(DISPLAY_NAMES.values())
+
+
+def draw_scenes(folder: Path) -> Iterator[int]:
+    """Draw the scenes and their truth that are missing; yields how many are there after each."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(SCENES):
+        picture, truth = folder / f"scene-{number:02}.png", folder / f"scene-{number:02}.json"
+        if not (picture.exists() and truth.exists()):
+            scene = draw_scene(FIRST_SEED + number, SETTINGS)
+            objects = []
+            for index, one in enumerate(scene.objects):
+                box = tuple(float(edge) for edge in one.xyxy)
+                point = center_point(scene.mask(index))
+                objects.append(asdict(TruthObject(DISPLAY_NAMES[one.shape], box, point)))
+            part = picture.with_suffix(".part")
+            Image.fromarray(scene.image).save(part, "PNG")
+            part.replace(picture)
+            truth.write_text(json.dumps(objects))
+        yield number + 1
+
+
+def truth_of(picture: Path) -> list[TruthObject]:
+    """The objects of a generated scene."""
+    kept = json.loads(picture.with_suffix(".json").read_text())
+    return [TruthObject(one["label"], tuple(one["xyxy"]), tuple(one["point"])) for one in kept]
+
+
+def copy_own(source: Path, folder: Path) -> Iterator[int]:
+    """Link a person's pictures into the folder that Label Studio may serve; theirs are never changed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    count = 0
+    for picture in sorted(source.rglob("*")):
+        if picture.suffix.lower() not in SUFFIXES or not picture.is_file():
+            continue
+        target = folder / "-".join(picture.relative_to(source).parts)
+        if not target.exists():
+            try:
+                target.hardlink_to(picture)
+            except OSError:  # another file system
+                shutil.copyfile(picture, target)
+        count += 1
+        yield count
