@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import statistics
 import time
 from collections.abc import Iterator
@@ -78,11 +79,11 @@ class Checker:
             objects = truth_of(folder / Path(task["data"]["image"]).name)
             one = max(objects, key=lambda item: (item.xyxy[2] - item.xyxy[0]) * (item.xyxy[3] - item.xyxy[1]))
             other = next((item for item in objects if item != one), None)
-            yield self._shoot(task["id"], "point", [_keypoint("p1", one.point, one.label)], one)
-            yield self._shoot(task["id"], "box", [_rectangle("b1", _loose(rng, one.xyxy), one.label)], one)
-            points = [_keypoint("p1", one.point, one.label)]
+            yield self._shoot(task["id"], "point", [_keypoint(one.point, one.label)], one)
+            yield self._shoot(task["id"], "box", [_rectangle(_loose(rng, one.xyxy), one.label)], one)
+            points = [_keypoint(one.point, one.label)]
             if other is not None:
-                points.append(_keypoint("p2", other.point, one.label, positive=False))
+                points.append(_keypoint(other.point, one.label, positive=False))
             yield self._shoot(task["id"], "multi-point", points, one)
 
     def _shoot(self, task: int, prompt: str, items: list[dict[str, Any]], truth: TruthObject) -> Shot:
@@ -134,10 +135,10 @@ def _percent(xyxy: Xyxy) -> dict[str, float]:
     }
 
 
-def _item(name: str, control: str, kind: str, value: dict[str, Any], label: str) -> dict[str, Any]:
+def _item(control: str, kind: str, value: dict[str, Any], label: str) -> dict[str, Any]:
     width, height = SETTINGS.size_wh
     return {
-        "id": name,
+        "id": secrets.token_urlsafe(8),  # the editor gives every prompt a new one
         "from_name": control,
         "to_name": "image",
         "type": kind,
@@ -149,14 +150,14 @@ def _item(name: str, control: str, kind: str, value: dict[str, Any], label: str)
     }
 
 
-def _keypoint(name: str, point: tuple[float, float], label: str, positive: bool = True) -> dict[str, Any]:
+def _keypoint(point: tuple[float, float], label: str, positive: bool = True) -> dict[str, Any]:
     at = _percent((*point, *point))
     value = {"x": at["x"], "y": at["y"], "width": 0.26}
-    return {**_item(name, "point", "keypointlabels", value, label), "is_positive": positive}
+    return {**_item("point", "keypointlabels", value, label), "is_positive": positive}
 
 
-def _rectangle(name: str, xyxy: Xyxy, label: str) -> dict[str, Any]:
-    return _item(name, "box", "rectanglelabels", {**_percent(xyxy), "rotation": 0}, label)
+def _rectangle(xyxy: Xyxy, label: str) -> dict[str, Any]:
+    return _item("box", "rectanglelabels", {**_percent(xyxy), "rotation": 0}, label)
 
 
 def _loose(rng: np.random.Generator, xyxy: Xyxy) -> Xyxy:

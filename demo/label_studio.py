@@ -20,28 +20,25 @@ import os
 import re
 import secrets
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any, Self
 
 import httpx
 import psutil
 
+from tator_ml.processes import LOOPBACK, PidFile, Report, free_port, stop_group, write_private
+from tator_sdk.errors import TatorError
+
 VERSION = "1.23.2"
 CONSTRAINTS = Path(__file__).resolve().parent.parent / "constraints-label-studio.txt"
 ENVIRONMENT = CONSTRAINTS.parent / ".venv-label-studio"
-LOOPBACK = "127.0.0.1"
-
-Report = Callable[[str], None]
-"""Takes one short sentence about what is happening."""
 
 _INHERITED = (
     "PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "SSL_CERT_FILE",
@@ -54,7 +51,7 @@ _QUIET = ("--disable-pip-version-check", "--progress-bar=off")
 _NOWHERE = f"http://{LOOPBACK}:9"  # the discard port: refused at once
 
 
-class LabelStudioError(Exception):
+class LabelStudioError(TatorError):
     """Label Studio could not be installed, started or logged in to; the message is for a person."""
 
 
@@ -109,6 +106,7 @@ def ensure_environment(folder: Path, report: Report, constraints: Path = CONSTRA
     marker = folder / _MARKER
     wanted = hashlib.sha256(constraints.read_bytes()).hexdigest()
     if marker.exists() and marker.read_text().strip() == wanted:
+        marker.touch()  # make compares its age with that of the pins
         return
     if not _pins_hold(folder, constraints):
         if folder.exists() and any(folder.iterdir()) and not (folder / "pyvenv.cfg").exists():
@@ -153,71 +151,6 @@ def _run_step(command: list[str], report: Report) -> None:
 # The process
 
 
-def free_port(preferred: int, host: str = LOOPBACK) -> int:
-    """Return ``preferred``, or the next port above it on which nothing listens, or any free one."""
-    for port in (*range(preferred, min(preferred + 100, 65536)), 0):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            with contextlib.suppress(OSError):
-                probe.bind((host, port))
-                return int(probe.getsockname()[1])
-    raise LabelStudioError(f"No free port on {host}.")
-
-
-@contextlib.contextmanager
-def termination_as_exit() -> Iterator[None]:
-    """Turn SIGTERM and SIGHUP into SystemExit, so that ``with`` blocks inside clean up. Main thread only."""
-
-    def leave(number: int, _frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def stop_group(leader: int, patience: float = 5.0) -> None:
-    """End the process group of ``leader``: SIGTERM, after ``patience`` seconds SIGKILL. None of it is left.
-
-    Processes that ended and that their parent has not collected yet count as ended.
-    """
-    try:
-        _signal_group(leader, signal.SIGTERM)
-        _wait_for_end(leader, patience)
-    finally:  # an impatient second Ctrl-C lands here
-        if _members(leader):
-            _signal_group(leader, signal.SIGKILL)
-            _wait_for_end(leader, 10.0)
-
-
-def _signal_group(leader: int, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(leader, number)
-
-
-def _wait_for_end(leader: int, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while _members(leader) and time.monotonic() < deadline:
-        time.sleep(0.05)
-
-
-def _members(leader: int) -> list[int]:
-    members = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(ProcessLookupError, psutil.Error):
-            if os.getpgid(process.pid) == leader and not _ended(process):
-                members.append(process.pid)
-    return members
-
-
-def _ended(process: psutil.Process) -> bool:
-    # The first thread turns zombie before the others are gone, and they still hold the port.
-    return bool(process.status() == psutil.STATUS_ZOMBIE and process.num_threads() <= 1)
-
-
 class LabelStudio:
     """A Label Studio process of our own; a context manager that starts and stops it.
 
@@ -235,8 +168,9 @@ class LabelStudio:
         self.log = self.home / "label-studio.log"
         self.account = self._remembered_account()
         self.url = ""
-        self._pid_file = self.home / "process.json"
+        self._pid_file = PidFile(self.home / "process.json")
         self._process: subprocess.Popen[bytes] | None = None
+        self._stopping = threading.Event()
 
     def __enter__(self) -> Self:
         self.start()
@@ -250,24 +184,26 @@ class LabelStudio:
         """Process id of the running server, which leads a process group of its own."""
         return self._process.pid if self._process else None
 
-    def start(self, report: Report = lambda _: None, seconds: float = 180.0) -> None:
+    def start(self, report: Report = lambda _: None, seconds: float = 600.0) -> None:
         """Start the server and wait until it answers: some seconds, and half a minute the very first time.
 
-        A server that a crashed owner left behind on this home is stopped first.
+        A server that a crashed owner left behind on this home is stopped first. May run in a thread, where
+        :meth:`stop` of another thread ends it.
 
         Args:
-            report: Called about every second with how long it has taken.
+            report: Called every few seconds with how long it has taken.
             seconds: How long to wait for an answer, apart from the empty database of the first time.
 
         Raises:
-            LabelStudioError: It runs already, it ended, or it did not answer in time (with its log's end).
+            TatorError: It runs already, it ended, or it did not answer in time (with its log's end).
         """
         if self._process is not None:
             raise LabelStudioError(f"Label Studio is already running at {self.url}.")
         program = self.settings.environment / "bin" / "label-studio"
         if not program.exists():
             raise LabelStudioError(f"Label Studio is not installed in {self.settings.environment}.")
-        self._stop_leftover()
+        self._stopping.clear()
+        self._pid_file.stop_leftover(f"Label Studio on {self.home}")
         self._put_empty_database(program, report)
         port = free_port(self.settings.port)
         with self.log.open("wb") as log:
@@ -282,7 +218,7 @@ class LabelStudio:
             )
         atexit.register(self.stop)
         try:
-            self._remember(process)
+            self._pid_file.write(process.pid)
             self._wait(process, port, report, seconds)
         except BaseException:
             self.stop()
@@ -290,6 +226,7 @@ class LabelStudio:
 
     def stop(self, patience: float = 5.0) -> None:
         """Stop the server and everything it started; safe to call again, and when it never started."""
+        self._stopping.set()
         atexit.unregister(self.stop)
         process, self._process = self._process, None
         if process is None:
@@ -299,7 +236,7 @@ class LabelStudio:
         finally:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(10.0)  # collects it, so that no zombie stays
-            self._pid_file.unlink(missing_ok=True)
+            self._pid_file.clear()
 
     def personal_access_token(self) -> str:
         """Return a personal access token of the account: that of earlier starts if it works, or a new one."""
@@ -310,7 +247,7 @@ class LabelStudio:
             if httpx.post(refresh, json={"refresh": token}, trust_env=False).is_success:
                 return token
         token = personal_access_token(self.url, self.account.username, self.account.password, replace=True)
-        _write_private(kept, token)
+        write_private(kept, token)
         return token
 
     def log_tail(self, lines: int = 20) -> str:
@@ -330,15 +267,15 @@ class LabelStudio:
                 command = [str(program), "version", "--data-dir", folder]  # migrates, then tells its version
                 with self.log.open("wb") as log:
                     process = subprocess.Popen(command, env=self._variables(), stdout=log, stderr=log)
-                begun = time.monotonic()
+                ticks = _Ticks(report)
                 try:
-                    while process.poll() is None:
-                        waited = time.monotonic() - begun
-                        report(f"Label Studio makes its database, once: {waited:.0f} s of about 30.")
-                        time.sleep(1.0)
+                    while process.poll() is None and not self._stopping.wait(0.1):
+                        ticks.tell("Label Studio makes its database, once; about 30 s")
                 finally:
                     process.kill()
                     process.wait()
+                if self._stopping.is_set():
+                    raise LabelStudioError("Label Studio was stopped while starting.")
                 if process.returncode != 0:
                     raise LabelStudioError(f"Label Studio could not make its database:\n{self.log_tail()}")
                 _copy_whole(Path(folder) / _DATABASE, seed)
@@ -399,37 +336,14 @@ class LabelStudio:
             settings.password or secrets.token_urlsafe(12),
             settings.token or secrets.token_hex(20),
         )
-        _write_private(path, json.dumps(asdict(account)))
+        write_private(path, json.dumps(asdict(account)))
         return account
 
-    def _remember(self, process: subprocess.Popen[bytes]) -> None:
-        server, owner = psutil.Process(process.pid), psutil.Process()
-        entry = {
-            "pid": server.pid,
-            "started": server.create_time(),
-            "owner": owner.pid,
-            "owner_started": owner.create_time(),
-        }
-        _write_private(self._pid_file, json.dumps(entry))
-
-    def _stop_leftover(self) -> None:
-        try:
-            entry = json.loads(self._pid_file.read_text())
-            server = _same_process(entry["pid"], entry["started"])
-            owner = _same_process(entry["owner"], entry["owner_started"])
-        except FileNotFoundError:
-            return
-        except (ValueError, KeyError, TypeError):
-            server = owner = None
-        if server is not None and str(self.home / "data") in _command_line(server):
-            if owner is not None:
-                raise LabelStudioError(f"Label Studio runs on {self.home}: stop process {owner.pid} first.")
-            stop_group(server.pid)
-        self._pid_file.unlink(missing_ok=True)
-
     def _wait(self, process: subprocess.Popen[bytes], port: int, report: Report, seconds: float) -> None:
-        begun = told = time.monotonic()
-        while (now := time.monotonic()) - begun < seconds:
+        ticks = _Ticks(report)
+        while ticks.seconds() < seconds:
+            if self._stopping.is_set():
+                raise LabelStudioError("Label Studio was stopped while starting.")
             if process.poll() is not None:
                 raise LabelStudioError(f"Label Studio ended while starting:\n{self.log_tail()}")
             # Where the port was taken in the meantime, Label Studio moves to another: ask the process.
@@ -439,26 +353,26 @@ class LabelStudio:
                     if httpx.get(f"{url}/health", timeout=5.0, trust_env=False).is_success:
                         self.url = url
                         return
-            if now - told >= 1.0:
-                told = now
-                report(f"Label Studio is starting: {now - begun:.0f} s.")
+            ticks.tell("Label Studio is starting")
             time.sleep(0.1)
         raise LabelStudioError(f"Label Studio was not up after {seconds:.0f} s:\n{self.log_tail()}")
 
 
-def _same_process(pid: int, started: float) -> psutil.Process | None:
-    """The process ``pid`` if it is the one that started then; numbers are given out again."""
-    with contextlib.suppress(psutil.Error):
-        process = psutil.Process(pid)
-        if abs(process.create_time() - started) < 2.0 and not _ended(process):
-            return process
-    return None
+class _Ticks:
+    """Tells how long something takes: at once, then every five seconds."""
 
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self._begun = time.monotonic()
+        self._next = 0.0
 
-def _command_line(process: psutil.Process) -> list[str]:
-    with contextlib.suppress(psutil.Error):
-        return list(process.cmdline())
-    return []
+    def seconds(self) -> float:
+        return time.monotonic() - self._begun
+
+    def tell(self, doing: str) -> None:
+        if self.seconds() >= self._next:
+            self._report(f"{doing}: {self.seconds():.0f} s.")
+            self._next += 5.0
 
 
 def _listening_port(pid: int, asked: int) -> int | None:
@@ -476,15 +390,6 @@ def _copy_whole(source: Path, target: Path) -> None:
     part = target.with_name(f"{target.name}.{os.getpid()}.part")
     shutil.copyfile(source, part)
     part.replace(target)
-
-
-def _write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner can read, whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    part.unlink(missing_ok=True)
-    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
-        stream.write(text)
-    part.replace(path)
 
 
 # The tokens
@@ -546,3 +451,17 @@ def _checked(answer: httpx.Response) -> Any:
     if not answer.is_success:
         raise LabelStudioError(f"Label Studio answered {answer.status_code} to {answer.request.url.path}.")
     return answer.json()
+
+
+def main() -> int:
+    """``python -m demo.label_studio [FOLDER]``: install Label Studio into a virtual environment of its own."""
+    try:
+        ensure_environment(Path(sys.argv[1]) if len(sys.argv) > 1 else ENVIRONMENT, print)
+    except LabelStudioError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

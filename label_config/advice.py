@@ -23,7 +23,7 @@ class Advice:
     Attributes:
         level: how much it matters.
         message: one sentence for a person.
-        snippet: XML to paste beside the image's tag, where something is to be added.
+        snippet: XML to paste, where something is to be added.
     """
 
     level: Level
@@ -50,11 +50,12 @@ def problems(interface: Interface) -> list[Advice]:
 
 
 def _serves(interface: Interface, image: ImageTag) -> Iterator[Advice]:
-    outputs = interface.outputs_for(image)
-    prompts = [prompt for prompt in interface.prompts_for(image) if not _tweaks(prompt)]
+    prompts = [prompt for prompt in interface.prompts_for(image) if _asks(prompt)]
+    allowed = [output for prompt in prompts for output in interface.outputs_for(image, prompt)]
+    outputs = [output for output in interface.outputs_for(image) if not prompts or output in allowed]
     if not outputs:
         return
-    answers = _list([f"{_ANSWERED[out.gives]} ({out.name})" for out in outputs if out.gives])
+    answers = _list([f"{_ANSWERED[output.gives]} ({output.name})" for output in outputs if output.gives])
     if prompts:
         asks = _list([f"{_ASKED[prompt.takes]} ({prompt.name})" for prompt in prompts if prompt.takes])
         yield Advice("serves", f'On "{image.name}", {asks} are answered with {answers}.')
@@ -64,44 +65,40 @@ def _serves(interface: Interface, image: ImageTag) -> Iterator[Advice]:
 
 def _missing(interface: Interface, image: ImageTag) -> Iterator[Advice]:
     if not interface.outputs_for(image):
-        yield Advice(
-            "missing",
-            f'On "{image.name}" no tag can hold an answer; add boxes like these, or polygons or a brush.',
-            _labels_snippet("RectangleLabels", "box", interface, image),
-        )
-    if any(prompt.takes == "points" and not _tweaks(prompt) for prompt in interface.prompts_for(image)):
+        message = f'On "{image.name}" no tag can hold an answer; add boxes like these, or polygons or a brush.'
+        yield Advice("missing", message, _labels_snippet("RectangleLabels", "box", interface, image))
+    if any(prompt.takes == "points" and _asks(prompt) for prompt in interface.prompts_for(image)):
         return
-    mute = [control.name for control in interface.controls if _is_mute_point(control, image)]
-    if mute:
-        yield Advice("missing", f'Clicks do not reach Tator because {_list(mute)} has smart="false"; remove that.')
-    else:
-        yield Advice(
-            "missing",
-            f'On "{image.name}" no tag takes clicks; put this before all other tools, so that the smart button finds it first.',
-            _labels_snippet("KeyPointLabels", "point", interface, image),
-        )
+    if mute := [f'"{control.name}"' for control in interface.controls if _is_mute_point(control, image)]:
+        yield Advice("missing", f'Clicks do not reach Tator: remove smart="false" from {_list(mute)}.')
+        return
+    message = f'On "{image.name}" no tag takes clicks; put this one before all other tools.'
+    yield Advice("missing", message, _labels_snippet("KeyPointLabels", "point", interface, image))
 
 
 def _hints(interface: Interface, image: ImageTag) -> Iterator[Advice]:
     prompts = interface.prompts_for(image)
-    drawn = [prompt for prompt in prompts if prompt.takes != "text"]
-    kinds = {prompt.takes for prompt in prompts if not _tweaks(prompt)}
-    if drawn and drawn[0].takes != "points" and "points" in kinds:
-        yield Advice(
-            "hint",
-            f'The smart button starts with the first smart tag, which is "{drawn[0].name}": put the keypoints before it.',
-        )
-    if "boxes" not in kinds:
-        snippet = _labels_snippet("RectangleLabels", "box", interface, image)
-        yield Advice("hint", f'On "{image.name}" no tag takes boxes, so none can be refined or segmented.', snippet)
+    tools = [prompt for prompt in prompts if prompt.takes != "text"]
+    points = [prompt for prompt in tools if prompt.takes == "points"]
+    kinds = {prompt.takes for prompt in prompts if _asks(prompt)}
+    if points and points[0] is not tools[0]:
+        message = f'The smart button starts with "{tools[0].name}": put "{points[0].name}" before it for clicks.'
+        yield Advice("hint", message)
+    if len(points) > 1:
+        names = _list([f'"{point.name}"' for point in points])
+        message = f"The editor's key K takes the last of {names} only: put their labels into one tag."
+        yield Advice("hint", message)
+    if "boxes" not in kinds and interface.outputs_for(image):
+        message = f'On "{image.name}" no tag takes boxes, so none can be refined or segmented.'
+        yield Advice("hint", message, _labels_snippet("RectangleLabels", "box", interface, image))
     if "text" not in kinds:
         text = Element("TextArea", name=_free("prompt", interface), toName=image.name, editable="true", rows="1")
         text.set("placeholder", "what to find")
-        yield Advice("hint", f'On "{image.name}" no tag takes words; with this one objects are found by name.', _snippet(text))
-    if not any(_tweaks(prompt) for prompt in prompts):
-        tweak = Element("KeyPointLabels", name=_free("tweak", interface), toName=image.name, model_assist="tweak")
-        SubElement(tweak, "Label", value="Tweak", hotkey="x")
-        message = f'On "{image.name}" there is no Tweak tool; with this one a click tightens a standing box in place.'
+        message = f'On "{image.name}" no tag takes words; with this one objects are found by name.'
+        yield Advice("hint", message, _snippet(text))
+    if points and not any(_can_tweak(point) for point in points):
+        tweak = Element("Label", value="Tweak", hotkey="x", model_assist="tweak")
+        message = f'With this label in "{points[0].name}", X and a click tighten a standing box in place.'
         yield Advice("hint", message, _snippet(tweak))
     yield from _unwritable(interface, image)
 
@@ -110,12 +107,10 @@ def _unwritable(interface: Interface, image: ImageTag) -> Iterator[Advice]:
     """Labels that can be asked for but not answered, because the other tag does not have them."""
     for prompt in interface.prompts_for(image):
         for output in interface.outputs_for(image, prompt):
-            if _tweaks(prompt) or not prompt.labels or not output.labels:
-                continue
-            lacking = [label.value for label in prompt.labels if _is_class(prompt, label.value) and not output.label(label.value)]
+            lacking = [f'"{name}"' for name in prompt.classes if output.labels and not output.label(name)]
             if lacking:
-                names = _list([f'"{name}"' for name in lacking])
-                yield Advice("hint", f'"{output.name}" cannot hold {names}, which "{prompt.name}" asks for: add the label there.')
+                message = f'"{output.name}" cannot hold {_list(lacking)}, which "{prompt.name}" asks for: add it there.'
+                yield Advice("hint", message)
 
 
 def _labels_snippet(tag: str, name: str, interface: Interface, image: ImageTag) -> str:
@@ -133,15 +128,16 @@ def _snippet(element: Element) -> str:
 def _free(name: str, interface: Interface) -> str:
     """A name that no tag has yet."""
     taken = {image.name for image in interface.images} | {control.name for control in interface.controls}
-    return next(free for i in range(1, len(taken) + 2) if (free := name if i == 1 else f"{name}{i}") not in taken)
+    return next(free for free in (name, *(f"{name}{i}" for i in range(2, len(taken) + 3))) if free not in taken)
 
 
-def _tweaks(control: Control) -> bool:
-    return "tweak" in (control.assists or ())
+def _asks(control: Control) -> bool:
+    """Whether it asks for new objects: a tag that only tweaks standing ones does not."""
+    return "tweak" not in (control.assists or ())
 
 
-def _is_class(control: Control, label: str) -> bool:
-    return "tweak" not in (control.assists_for(label) or ())
+def _can_tweak(control: Control) -> bool:
+    return not _asks(control) or len(control.classes) < len(control.labels)
 
 
 def _is_mute_point(control: Control, image: ImageTag) -> bool:

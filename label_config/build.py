@@ -31,6 +31,9 @@ SHIFTED = "34567890qtyiasdfgjlzcn"
 
 DIGITS = "1234567890"
 
+TWEAK = "Tweak"
+"""Name of the label in the templates' point tool that tightens standing boxes and is no class."""
+
 NO_HOTKEY = " "
 """Keeps the editor from choosing a key by itself."""
 
@@ -154,7 +157,9 @@ def _checked(classes: Sequence[str]) -> list[str]:
         if not name:
             raise LabelConfigError(f"The name of class {position} is empty.")
         if _NOT_XML.search(name):
-            raise LabelConfigError(f"The name of class {position} has a line break or a character that XML cannot hold.")
+            raise LabelConfigError(f"The name of class {position} has a line break or an unprintable character.")
+        if name == TWEAK:
+            raise LabelConfigError(f'"{TWEAK}" is the name of a tool in the templates; give that class another.')
         if name in seen:
             raise LabelConfigError(f'The class "{name}" is given twice.')
         seen.add(name)

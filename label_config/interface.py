@@ -176,6 +176,11 @@ class Control:
         found = _VARIABLE.fullmatch(_get(self.attrs, "value"))
         return found[1] if found and self.tag.lower().endswith("labels") else None
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the labels that are classes of objects; a label that tweaks is a tool."""
+        return tuple(label.value for label in self.labels if "tweak" not in (self.assists_for(label.value) or ()))
+
     def assists_for(self, label: str | None) -> frozenset[str] | None:
         """Assists for a prompt with this label: the label's own where it has some, else the control's."""
         own = next((found.assists for found in self.labels if found.value == label), None)
@@ -227,20 +232,14 @@ class Interface:
         return tuple(control for control in self._on(image) if control.smart and control.takes)
 
     def outputs_for(self, image: str | ImageTag, prompt: Control | None = None) -> tuple[Control, ...]:
-        """Controls of an image that hold answers, in document order; of those, what the prompt's ``model_output`` allows."""
+        """Controls of an image that hold answers, in order; given a prompt, those that its ``model_output`` allows."""
         allowed = prompt.outputs if prompt else None
         return tuple(c for c in self._on(image) if c.gives and (allowed is None or c.gives in allowed))
 
     @property
     def labels(self) -> tuple[str, ...]:
         """Classes of all controls, each once, in order; the labels of Tweak tools are no classes."""
-        names = (
-            label.value
-            for control in self.controls
-            for label in control.labels
-            if "tweak" not in (control.assists_for(label.value) or ())
-        )
-        return tuple(dict.fromkeys(names))
+        return tuple(dict.fromkeys(name for control in self.controls for name in control.classes))
 
     def find_label(self, control: Control | str, model_label: str) -> str | None:
         """The control's label for a model's name, or None.
@@ -252,7 +251,9 @@ class Interface:
         Raises:
             UnknownTag: the control is given by a name that does not exist.
         """
-        labels = (self.control(control) if isinstance(control, str) else control).labels
+        control = self.control(control) if isinstance(control, str) else control
+        classes = set(control.classes)
+        labels = [label for label in control.labels if label.value in classes]
         for strength in STRENGTHS:
             for names in (_predicted, _own):
                 for label in labels:

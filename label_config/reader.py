@@ -50,8 +50,10 @@ MAX_DEPTH = 200
 """Deepest nesting of tags that is read."""
 
 _OBJECTS = frozenset(
-    "image text hypertext audio audioplus video paragraphs timeseries list table pdf chat custominterface".split()
+    {"image", "text", "hypertext", "audio", "audioplus", "video", "paragraphs", "timeseries", "list", "table", "pdf"}
+    | {"chat", "custominterface"}
 )
+"""Tags that controls can point to, in lower case."""
 
 
 @lru_cache(maxsize=128)
@@ -195,7 +197,8 @@ def _controls(found: _Found, images: set[str]) -> Iterable[Control]:
         elif control.result_type.endswith(("labels", "textarea")):
             yield control
         else:
-            beside = next((c for c in controls if c.result_type == "labels" and set(c.to_name) & set(control.to_name)), None)
+            shared = (c for c in controls if c.result_type == "labels" and set(c.to_name) & set(control.to_name))
+            beside = next(shared, None)
             yield replace(control, labels=beside.labels, labels_from=beside.name) if beside else control
 
 
@@ -251,11 +254,9 @@ def _threshold(name: str, written: str | None, found: _Found) -> float | None:
 def _check_words(where: str, option: str, written: str, known: Iterable[str], found: _Found) -> None:
     unknown = [word for word in split_words(written) if word not in known and word != "none"]
     if unknown:
-        found.warnings.append(
-            f"{where} has {option}={', '.join(unknown)}, which Tator does not know; it knows {', '.join(sorted(known))}."
-        )
+        known_words = ", ".join(sorted(known))
+        found.warnings.append(f'{where} has {option}="{", ".join(unknown)}", but Tator knows only {known_words}.')
 
 
 def _split(written: str) -> list[str]:
     return [part for part in (piece.strip() for piece in written.split(",")) if part]
-

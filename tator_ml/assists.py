@@ -14,7 +14,6 @@ from typing import Any
 
 from label_config.reader import Control, Interface
 from tator_ml.engine.messages import Found, Prompt
-from tator_ml.engine.refine import stroke_points
 from tator_sdk.errors import TatorError
 from tator_sdk.geometry import Xyxy, box_of_mask
 from tator_sdk.regions import (
@@ -29,6 +28,7 @@ from tator_sdk.regions import (
     region,
     rotated_box_of_mask,
 )
+from tator_sdk.strokes import stroke_points
 
 Json = Mapping[str, Any]
 

@@ -183,7 +183,7 @@ class TatorBackend:
         regions = self._written(assists, answer)
         if not regions:
             raise AssistError("Nothing was found there; click closer to the object's middle or draw a box.")
-        self._services.pending.answered([item for item in items if str(item.get("id")) in pending])
+        self._services.pending.answered([item for item in items if str(item.get("id")) in pending], task)
         self._report(assists, answer, regions, time.monotonic() - begun)
         self._services.suggestions.record(
             self.project, _task_id(task), [str(item.get("id")) for item in items], regions, answer.model_version

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 Json = Mapping[str, Any]
+Key = tuple[object, str]  # task's id and prompt's id
 REMEMBERED = 10_000
 
 
@@ -40,7 +41,7 @@ class PendingPrompts:
     """Remembers how each answered prompt was drawn."""
 
     def __init__(self) -> None:
-        self._drawn: OrderedDict[str, tuple[Any, ...]] = OrderedDict()
+        self._drawn: OrderedDict[Key, tuple[Any, ...]] = OrderedDict()
         self._lock = threading.Lock()
 
     def of(self, items: Sequence[Json], task: Json) -> frozenset[str]:
@@ -58,17 +59,18 @@ class PendingPrompts:
                 name = str(item.get("id"))
                 if item.get("score") is not None or name in stored:
                     continue
-                drawn = self._drawn.get(name)
+                drawn = self._drawn.get((task.get("id"), name))
                 last = index == len(items) - 1
                 if drawn == _shape(item) if drawn is not None else last or name not in drafted:
                     pending.add(name)
             return frozenset(pending)
 
-    def answered(self, items: Sequence[Json]) -> None:
-        """Remember prompts that were answered."""
+    def answered(self, items: Sequence[Json], task: Json) -> None:
+        """Remember prompts of a task that were answered."""
         with self._lock:
             for item in items:
-                self._drawn[str(item.get("id"))] = _shape(item)
-                self._drawn.move_to_end(str(item.get("id")))
+                key = (task.get("id"), str(item.get("id")))
+                self._drawn[key] = _shape(item)
+                self._drawn.move_to_end(key)
             while len(self._drawn) > REMEMBERED:
                 self._drawn.popitem(last=False)

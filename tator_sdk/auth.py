@@ -39,8 +39,6 @@ class LabelStudioAuth(httpx.Auth):
     A personal access token is exchanged for short-lived ones, renewed before they end and after a 401.
     """
 
-    requires_response_body = True
-
     def __init__(self, base_url: str, token: str) -> None:
         self._base_url = base_url.rstrip("/")
         self._origin = urlsplit(base_url)[:2]
@@ -69,7 +67,7 @@ class LabelStudioAuth(httpx.Auth):
             yield request
 
     def _exchange(self) -> httpx.Request:
-        return httpx.Request("POST", f"{self._base_url}/api/token/refresh", json={"refresh": self._token})
+        return httpx.Request("POST", f"{self._base_url}/api/token/refresh/", json={"refresh": self._token})
 
     def _accessed(self, response: httpx.Response) -> str:
         if response.status_code in {401, 403}:
@@ -77,7 +75,9 @@ class LabelStudioAuth(httpx.Auth):
                 f"Label Studio at {self._base_url} refuses the personal access token; make a new one under "
                 "Account & Settings → Personal Access Token."
             )
-        response.raise_for_status()
+        response.read()
+        if not response.is_success:
+            raise TokenRefused(f"Label Studio at {self._base_url} does not exchange the token ({response.status_code}).")
         return str(response.json()["access"])
 
     def _taken(self, access: str) -> str:

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+pytest_plugins = ["tests.stack"]
+
 SHARED = Path(__file__).parents[2] / "shared"
 PAYLOADS = Path(__file__).parent / "payloads"
 

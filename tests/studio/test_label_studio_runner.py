@@ -5,11 +5,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
@@ -28,11 +28,11 @@ from demo.label_studio import (
     LabelStudioError,
     StudioSettings,
     ensure_environment,
-    free_port,
     legacy_token,
     personal_access_token,
-    stop_group,
 )
+from tator_ml.processes import free_port, stop_group
+from tator_sdk.errors import TatorError
 
 ROOT = Path(__file__).parents[2]
 PORT = free_port(8290)
@@ -162,21 +162,6 @@ def test_account_is_made_up_once_and_private(tmp_path: Path) -> None:
         LabelStudio(StudioSettings(home=tmp_path, password="something else"))
 
 
-def test_a_number_given_out_again_is_not_killed(tmp_path: Path) -> None:
-    """The file of a crashed run names a process id that now belongs to somebody else."""
-    bystander = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(99)"], start_new_session=True)
-    try:
-        entry = {"pid": bystander.pid, "started": psutil.Process(bystander.pid).create_time()}
-        (tmp_path / "process.json").write_text(json.dumps(entry | {"owner": 1, "owner_started": 0.0}))
-        studio = LabelStudio(StudioSettings(home=tmp_path, environment=tmp_path / "none"))
-        studio._stop_leftover()
-        assert bystander.poll() is None
-        assert not (tmp_path / "process.json").exists()
-    finally:
-        bystander.kill()
-        bystander.wait()
-
-
 def test_missing_environment_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(LabelStudioError, match="not installed"):
         LabelStudio(StudioSettings(home=tmp_path, environment=tmp_path / "none")).start()
@@ -278,16 +263,12 @@ class TestRunning:
         listening = {found.laddr.ip for found in connections if found.status == psutil.CONN_LISTEN}
         assert listening == {"127.0.0.1"}
 
-    def test_a_second_one_on_the_same_home_is_refused(self, running: LabelStudio) -> None:
-        with pytest.raises(LabelStudioError, match=f"stop process {os.getpid()} first"):
-            LabelStudio(running.settings).start()
-        assert httpx.get(running.url + "/health").is_success
-
 
 OWNER = """
 import signal, sys
 from pathlib import Path
-from demo.label_studio import LabelStudio, StudioSettings, termination_as_exit
+from demo.label_studio import LabelStudio, StudioSettings
+from tator_ml.processes import termination_as_exit
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 with termination_as_exit():
     studio = LabelStudio(StudioSettings(home=Path(sys.argv[1]), port=int(sys.argv[2])))
@@ -362,12 +343,27 @@ class TestStartingAndStopping:
     def test_owner_crashes(self, used_home: Path, owner: subprocess.Popen[bytes]) -> None:
         assert owner.stdout is not None
         pid, url = owner.stdout.readline().decode().split()
+        with pytest.raises(TatorError, match=f"started by process {owner.pid}"):
+            LabelStudio(StudioSettings(home=used_home, port=PORT)).start()
         owner.kill()
         owner.wait(5)
         assert httpx.get(url + "/health").is_success  # left behind
         with LabelStudio(StudioSettings(home=used_home, port=PORT)) as studio:
             assert not alive(int(pid))
             assert studio.url == url
+
+    def test_another_thread_stops_it_while_it_starts(self, used_home: Path) -> None:
+        studio = LabelStudio(StudioSettings(home=used_home, port=PORT))
+        pids: list[int | None] = []
+
+        def stop_soon(_: str) -> None:
+            pids.append(studio.pid)
+            threading.Thread(target=studio.stop).start()
+
+        with pytest.raises(LabelStudioError, match=r"(stopped|ended) while starting"):
+            studio.start(stop_soon)
+        assert pids[0] is not None
+        assert wait_for(lambda: not alive(int(pids[0] or 0)))
 
     def test_server_dies_while_starting(self, used_home: Path) -> None:
         studio = LabelStudio(StudioSettings(home=used_home, port=PORT, variables={"DJANGO_DB": "no such thing"}))

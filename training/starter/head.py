@@ -116,9 +116,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--scenes", type=int, default=1500, help="scenes to fit on")
-    parser.add_argument("--held-out", type=int, default=500, help="scenes to calibrate, and to measure on")
-    parser.add_argument("--precision", type=float, default=0.98, help="share of answers that must be right")
+    parser.add_argument("--scenes", type=int, default=1000, help="scenes to fit on")
+    parser.add_argument("--held-out", type=int, default=250, help="scenes to calibrate, and to measure on")
+    parser.add_argument("--precision", type=float, default=0.97, help="share of answers that must be right")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--encoder", default="starter", help="name for tator_ml.engine.encoders.load")
     parser.add_argument("--folder", type=Path, default=Path("build/starter"))

@@ -1,0 +1,79 @@
+"""The house keeps its shape: imports point one way, web and laptop side stay light, nothing unsafe is called."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ORDER = ["label_config", "tator_sdk", "tator_ml", "training"]
+
+
+def sources(package: str) -> Iterator[Path]:
+    yield from (ROOT / package).rglob("*.py")
+
+
+def imported(path: Path) -> Iterator[tuple[int, str]]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield node.lineno, node.module or ""
+
+
+@pytest.mark.parametrize("package", ORDER)
+def test_imports_point_left(package: str) -> None:
+    own = ORDER.index(package)
+    forbidden = {*ORDER[own + 1 :], "demo", "benchmarks", "tests"}
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line} imports {name}"
+        for path in sources(package)
+        for line, name in imported(path)
+        if name.split(".")[0] in forbidden
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        ("label_config.reader", {"torch", "numpy", "flask", "redis"}),
+        ("tator_sdk.cli.connecting", {"torch", "flask", "redis", "rq"}),
+        ("tator_ml.web.server", {"torch", "open_clip", "segment_anything"}),
+        ("tator_ml.jobs", {"torch"}),
+    ],
+)
+def test_light_modules_stay_light(module: str, heavy: set[str]) -> None:
+    code = f"import sys, {module}; print(sorted(set({sorted(heavy)!r}) & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]"
+
+
+def test_no_pickle_and_no_eval() -> None:
+    wrong = []
+    for package in [*ORDER, "demo", "benchmarks"]:
+        for path in sources(package):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in {"eval", "exec"}:
+                    wrong.append(f"{path}:{node.lineno} {node.func.id}")
+                load = isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load"
+                if load and "weights_only=True" not in ast.unparse(node):
+                    wrong.append(f"{path}:{node.lineno} torch.load without weights_only")
+            wrong += [f"{path}:{line} {name}" for line, name in imported(path)
+                      if name.split(".")[0] in {"pickle", "dill", "joblib", "shelve", "marshal"}]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_file_has_become_two_nouns() -> None:
+    long = {
+        str(path.relative_to(ROOT)): count
+        for package in [*ORDER, "demo", "benchmarks"]
+        for path in sources(package)
+        if (count := path.read_text().count("\n")) > 400
+    }
+    assert not long, long
