@@ -5,9 +5,9 @@ The demo and the tests run the real server through this module::
     ensure_environment(Path(".venv-label-studio"), print)
     with LabelStudio(StudioSettings(home=Path(".tator/label-studio"))) as studio:
         print(studio.url, studio.account.username, studio.account.password)
-        client = LabelStudio_sdk(base_url=studio.url, api_key=studio.personal_access_token())
+        token = studio.personal_access_token()  # what the SDK takes as api_key
 
-Nothing is written outside the home folder, and the server makes no call to the outside.
+Nothing is written outside the home folder and the environment, and the server makes no call to the outside.
 """
 
 from __future__ import annotations

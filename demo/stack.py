@@ -126,16 +126,23 @@ class DemoStack:
             if project.label_config != config:
                 studio.projects.update(project.id, label_config=config)
             self._import(studio, project.id)
+            for row in studio.ml.list(project=project.id):  # an earlier run may have had another port
+                if row.title == TITLE and row.url != settings.backend_url:
+                    self._disconnect(studio, project.id, row)
             for step in Connection(settings, project.id, settings.backend_url).run():
                 self._report(f"{step.name}: {step.said}")
             rows = studio.ml.list(project=project.id)
-            for row in rows:  # an earlier run may have had another port
-                if row.title == TITLE and row.url != settings.backend_url:
-                    studio.ml.delete(row.id)
             self.backend = next(row.id for row in rows if row.url == settings.backend_url)
             self.project = int(project.id)
         if own:  # the starter head knows shapes, not the person's classes
             Projects(settings.home / "projects").set(self.project, ProjectChoices(("refine",)))
+
+    @staticmethod
+    def _disconnect(studio: Any, project: int, row: Any) -> None:
+        studio.ml.delete(row.id)
+        for hook in studio.webhooks.list(project=str(project)):
+            if hook.url == f"{row.url}/webhook":
+                studio.webhooks.delete(hook.id)
 
     def _import(self, studio: Any, project: int) -> None:
         storages = studio.import_storage.local.list(project=project)

@@ -127,8 +127,8 @@ def _snippet(element: Element) -> str:
 
 def _free(name: str, interface: Interface) -> str:
     """A name that no tag has yet."""
-    taken = {image.name for image in interface.images} | {control.name for control in interface.controls}
-    return next(free for free in (name, *(f"{name}{i}" for i in range(2, len(taken) + 3))) if free not in taken)
+    numbered = (f"{name}{number}" for number in range(2, len(interface.names) + 3))
+    return next(free for free in (name, *numbered) if free not in interface.names)
 
 
 def _asks(control: Control) -> bool:

@@ -199,11 +199,13 @@ class Interface:
         images: the images, in document order.
         controls: the tags for images that Tator serves, in document order.
         warnings: what was not understood, each in a sentence; never a reason to refuse.
+        names: every name that is taken, be it by a tag that Tator does not serve.
     """
 
     images: tuple[ImageTag, ...] = ()
     controls: tuple[Control, ...] = ()
     warnings: tuple[str, ...] = ()
+    names: frozenset[str] = frozenset()
 
     def control(self, name: str) -> Control:
         """The control of that name.

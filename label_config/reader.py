@@ -84,7 +84,7 @@ def read(xml: str) -> Interface:
     _walk(_parse(xml), found)
     images = tuple(_images(found))
     controls = tuple(_controls(found, {image.name for image in images}))
-    return Interface(images, controls, tuple(dict.fromkeys(found.warnings)))
+    return Interface(images, controls, tuple(dict.fromkeys(found.warnings)), frozenset(found.names))
 
 
 @dataclass
@@ -111,6 +111,7 @@ class _Found:
     objects: list[_Tag] = field(default_factory=list)
     controls: list[_Tag] = field(default_factory=list)
     names: set[str] = field(default_factory=set)
+    """All names, also of tags that are not collected."""
     warnings: list[str] = field(default_factory=list)
 
 
@@ -149,6 +150,8 @@ def _walk(root: Any, found: _Found) -> None:
             _add_label(tag, owner, found)
         elif tag.kind in SERVED or tag.kind in _OBJECTS:
             owner = _add_tag(tag, owner, found)
+        elif tag.get("name"):
+            found.names.add(tag.get("name"))
         waiting += [(child, owner, depth + 1) for child in reversed(element)]
 
 

@@ -133,9 +133,7 @@ def _object_id(prompt_id: str) -> str:
     return hashlib.sha256(f"tator:{prompt_id}".encode()).hexdigest()[:10]
 
 
-def _options(
-    control: Control, labels: Sequence[str], project_assists: frozenset[str] | None
-) -> tuple[bool, bool]:
+def _options(control: Control, labels: Sequence[str], project_assists: frozenset[str] | None) -> tuple[bool, bool]:
     """Whether to refine and to classify: label and tag decide, else the project, else both."""
     chosen = control.assists_for(labels[0] if labels else None)
     if chosen is not None and "tweak" in chosen:

@@ -32,7 +32,8 @@ from tator_sdk.settings import Settings
 log = logging.getLogger(__name__)
 
 Json = Mapping[str, Any]
-Result = dict[str, Any]
+Result = dict[str, Any] | list[Any]
+NOTHING_TO_STORE: list[Any] = []  # as a task's entry: unlike an empty result, Label Studio stores no prediction for it
 
 
 def project_number(project: object) -> int | None:
@@ -82,7 +83,9 @@ class TatorBackend:
             asked_by: User-Agent of the request, for the strip's state.
 
         Returns:
-            One ``{"result", "score", "model_version"}`` for each task, in order.
+            One ``{"result", "score", "model_version"}`` for each task, in order. Without context, a task with
+            nothing to say gets ``[]``: Label Studio then stores no empty prediction, and asks again at the next
+            opening, which is what warming wants.
         """
         self._services.notices.begin(self.project, asked_by)
         try:
@@ -114,16 +117,16 @@ class TatorBackend:
             self._services.notices.failed(
                 self.project, "Tator had an unexpected error with this picture; its log says more."
             )
-        return self._nothing(kept_prompts(context))
+        return self._result(kept_prompts(context)) if context else NOTHING_TO_STORE
 
     def _event(self, task: Json, context: Json) -> Result:
         event = dialect.event_of(context)
         if event == "capabilities":
             status = self._services.engine.status()
-            return self._nothing([dialect.capabilities(self.interface, status.model_version)])
+            return self._result([dialect.capabilities(self.interface, status.model_version)])
         if event == "prewarm":
-            return self._opened(task)
-        return self._nothing()
+            self._opened(task)
+        return self._result()
 
     def _opened(self, task: Json) -> Result:
         """A task without prompt: warm its picture; refine or classify predictions where asked to."""
@@ -138,8 +141,7 @@ class TatorBackend:
                 regions += self._written(wanted, answer)
             else:
                 self._services.notices.opened(self.project, self._services.engine.warm(ref.image))
-        result = self._nothing(regions)
-        return {**result, "model_version": version or result["model_version"]}
+        return self._result(regions, version) if regions else NOTHING_TO_STORE
 
     def _standing_work(self, task: Json, image_name: str, ref: ImageRef) -> list[Assist]:
         """Assists for the newest prediction's boxes whose tag has ``model_on_open``."""
@@ -154,8 +156,14 @@ class TatorBackend:
             wanted = {word.strip() for word in control.options.get("on_open", "").split(",")} - {""}
             if wanted:
                 drawing = Drawing(
-                    self.interface, control, image_name, [item], task, ref.size_wh,
-                    frozenset({str(item.get("id"))}), frozenset(wanted),
+                    self.interface,
+                    control,
+                    image_name,
+                    [item],
+                    task,
+                    ref.size_wh,
+                    frozenset({str(item.get("id"))}),
+                    frozenset(wanted),
                 )
                 work += drawing.assists()
         return work
@@ -163,7 +171,7 @@ class TatorBackend:
     def _interactive(self, task: Json, context: Json) -> Result:
         items = [item for item in context.get("result") or [] if isinstance(item, Mapping)]
         if not items:  # a prompt was deleted, or the annotation is being submitted
-            return self._nothing()
+            return self._result()
         control = self._control(items[-1])
         if prompt_kind(control, labels_of(items[-1])) == "text":
             raise AssistError("No model for words is set up on this backend; click or draw instead.")
@@ -173,12 +181,18 @@ class TatorBackend:
         ref = self._fetch(task, image_name)
         chosen = self._services.projects.get(self.project).assists
         drawing = Drawing(
-            self.interface, control, image_name, items, task, ref.size_wh, pending,
+            self.interface,
+            control,
+            image_name,
+            items,
+            task,
+            ref.size_wh,
+            pending,
             frozenset(chosen) if chosen is not None else None,
         )
         assists = drawing.assists()
         if not assists:
-            return self._nothing()
+            return self._result()
         answer = self._answer(ref, assists)
         regions = self._written(assists, answer)
         if not regions:
@@ -226,12 +240,9 @@ class TatorBackend:
         said = _said(found, assists[0])
         self._services.notices.answered(self.project, f"{said} in {1000 * seconds:.0f} ms", answer.was_warm)
 
-    def _nothing(self, regions: Sequence[Region] = ()) -> Result:
-        return self._result(list(regions), "")
-
-    def _result(self, regions: list[Region], model_version: str) -> Result:
+    def _result(self, regions: Sequence[Region] = (), model_version: str = "") -> Result:
         scores = [one["score"] for one in regions if "score" in one]
-        return {"result": regions, "score": min(scores, default=0.0), "model_version": model_version}
+        return {"result": list(regions), "score": min(scores, default=0.0), "model_version": model_version}
 
 
 def kept_prompts(context: Json | None) -> list[Region]:
@@ -264,5 +275,3 @@ def _said(found: Found | None, assist: Assist) -> str:
 def _task_id(task: Json) -> int | None:
     number = task.get("id")
     return number if isinstance(number, int) else None
-
-

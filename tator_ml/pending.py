@@ -23,7 +23,8 @@ def _shape(item: Json) -> tuple[Any, ...]:
     if not isinstance(value, Mapping):
         return ()
     box = tuple(
-        round(float(value[key]), 3) for key in ("x", "y", "width", "height", "rotation")
+        round(float(value[key]), 3)
+        for key in ("x", "y", "width", "height", "rotation")
         if isinstance(value.get(key), int | float)
     )
     runs = value.get("rle")

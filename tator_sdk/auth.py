@@ -77,7 +77,9 @@ class LabelStudioAuth(httpx.Auth):
             )
         response.read()
         if not response.is_success:
-            raise TokenRefused(f"Label Studio at {self._base_url} does not exchange the token ({response.status_code}).")
+            raise TokenRefused(
+                f"Label Studio at {self._base_url} does not exchange the token ({response.status_code})."
+            )
         return str(response.json()["access"])
 
     def _taken(self, access: str) -> str:

@@ -64,9 +64,11 @@ class Connection:
         studio = open_studio(self.settings)
         with sentences(self.settings.label_studio_url):
             project = studio.projects.get(self.project)
-            steps = [self._backend(studio), self._webhook(studio)]
+            # The webhook first: Label Studio makes none where one of that address exists, so there never is
+            # one without the header.
+            steps = [self._webhook(studio), self._backend(studio)]
             if self.live:
-                steps.append(self._live(studio, project))
+                steps.append(self._live(studio, studio.projects.get(self.project)))
             return steps + configuration_steps(project.label_config or "")
 
     def _backend(self, studio: Any) -> Step:
@@ -107,14 +109,17 @@ class Connection:
         hooks = [hook for hook in studio.webhooks.list(project=str(self.project)) if hook.url == url]
         if not hooks:
             studio.webhooks.create(
-                url=url, project=self.project, headers=headers, send_payload=True, send_for_all_actions=True,
-                is_active=True,
+                url=url, project=self.project, headers=headers, send_payload=True, send_for_all_actions=True
             )
             return Step("webhook", "done", "made, so that submitted annotations reach Tator")
         stale = [hook for hook in hooks if (hook.headers or {}) != headers or not hook.is_active]
-        for hook in stale:
-            studio.webhooks.update(hook.id, url=url, headers=headers, is_active=True, send_payload=True)
-        if stale:
+        if stale:  # all fields each time: those left out are emptied
+            studio.webhooks.update(
+                hooks[0].id, headers=headers, is_active=True, send_payload=True, send_for_all_actions=True
+            )
+        for double in hooks[1:]:
+            studio.webhooks.delete(double.id)
+        if stale or hooks[1:]:
             return Step("webhook", "done", "given the password header" if headers else "put in order")
         return Step("webhook", "kept", "was in order")
 
@@ -186,8 +191,7 @@ def configuration_steps(label_config: str) -> list[Step]:
         return [Step("configuration", "failed", str(error))]
     outcomes: dict[str, Outcome] = {"serves": "kept", "missing": "failed", "hint": "advice"}
     return [
-        Step("configuration", outcomes[advice.level], advice.message, advice.snippet)
-        for advice in problems(interface)
+        Step("configuration", outcomes[advice.level], advice.message, advice.snippet) for advice in problems(interface)
     ]
 
 

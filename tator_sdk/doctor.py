@@ -98,7 +98,9 @@ def _project(settings: Settings, backend_url: str, project: int, studio: Any) ->
         else:
             said = (one.error_message or "no reason given").strip().splitlines()[-1][:200]
             yield Check(
-                "connection", "bad", f"Label Studio does not reach the backend: {said}",
+                "connection",
+                "bad",
+                f"Label Studio does not reach the backend: {said}",
                 "if it names a blocked address, start Label Studio with ML_BLOCK_LOCAL_IP=false and "
                 f"SSRF_PROTECTION_ENABLED=false; then {again}",
             )

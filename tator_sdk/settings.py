@@ -127,9 +127,7 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _locked_beyond_loopback(self) -> Settings:
         if self.host not in LOOPBACK_HOSTS and self.password is None:
-            raise ValueError(
-                f"listening on {self.host} without a password would let anybody in: set TATOR_PASSWORD"
-            )
+            raise ValueError(f"listening on {self.host} without a password would let anybody in: set TATOR_PASSWORD")
         if self.redis_url is not None:
             redis = urlsplit(self.redis_url)
             if redis.scheme != "unix" and (redis.hostname or "") not in LOOPBACK_HOSTS and not redis.password:

@@ -64,8 +64,11 @@ def test_no_pickle_and_no_eval() -> None:
                 load = isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load"
                 if load and "weights_only=True" not in ast.unparse(node):
                     wrong.append(f"{path}:{node.lineno} torch.load without weights_only")
-            wrong += [f"{path}:{line} {name}" for line, name in imported(path)
-                      if name.split(".")[0] in {"pickle", "dill", "joblib", "shelve", "marshal"}]
+            wrong += [
+                f"{path}:{line} {name}"
+                for line, name in imported(path)
+                if name.split(".")[0] in {"pickle", "dill", "joblib", "shelve", "marshal"}
+            ]
     assert not wrong, "\n".join(wrong)
 
 

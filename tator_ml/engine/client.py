@@ -89,8 +89,9 @@ class EngineClient:
             except (EOFError, OSError, ValueError) as error:
                 connection.close()
                 if fresh:
-                    raise EngineAway("Tator's engine ended while it worked; it is started again by itself, "
-                                     "or with `tator up`.") from error
+                    raise EngineAway(
+                        "Tator's engine ended while it worked; it is started again by itself, or with `tator up`."
+                    ) from error
                 continue
             self._give_back(connection)
             if "error" in reply:

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tator_ml.engine.geometry import Xyxy, clip_xyxy
+from tator_sdk.geometry import Xyxy, clip_xyxy
 
 Image = NDArray[np.uint8]
 

@@ -143,9 +143,7 @@ class Head:
         weights: a crash between the two leaves a head that ``load`` refuses, never a wrong one.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        weights = save_tensors(
-            {"weight": np.ascontiguousarray(self.weight), "bias": np.ascontiguousarray(self.bias)}
-        )
+        weights = save_tensors({"weight": np.ascontiguousarray(self.weight), "bias": np.ascontiguousarray(self.bias)})
         metadata = {
             "format": FORMAT,
             "version": self.version,

@@ -20,9 +20,7 @@ from tator_sdk.geometry import MaskArray, Xyxy, box_of_mask, clip_xyxy, iou_xyxy
 from tator_sdk.settings import Settings
 
 # Each side moved by a twelfth of the box, as a hand would: four boxes beside the drawn one.
-WOBBLES = np.array(
-    [[-1, -1, 1, 1], [1, 1, -1, -1], [-1, 1, -1, 1], [1, -1, 1, -1]], np.float32
-) / np.float32(12)
+WOBBLES = np.array([[-1, -1, 1, 1], [1, 1, -1, -1], [-1, 1, -1, 1], [1, -1, 1, -1]], np.float32) / np.float32(12)
 
 
 @dataclass(frozen=True)
@@ -113,9 +111,7 @@ def segment_boxes(segmenter: Segmenter, embedding: Embedding, boxes: Sequence[Xy
     return answers
 
 
-def _segment(
-    segmenter: Segmenter, embedding: Embedding, decoded: Decoded, prompt: int, choice: int
-) -> Segment | None:
+def _segment(segmenter: Segmenter, embedding: Embedding, decoded: Decoded, prompt: int, choice: int) -> Segment | None:
     low = decoded.low_res[prompt, choice]
     mask = segmenter.full_size(embedding, low[None])[0] > 0
     whole = largest_component(mask.cpu().numpy())

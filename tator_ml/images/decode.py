@@ -11,7 +11,6 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from tator_sdk.errors import TatorError
 
-
 ORIENTATION = 0x0112
 
 

@@ -13,6 +13,7 @@ import threading
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
@@ -58,7 +59,11 @@ class ImageFetcher:
         key = settings.label_studio_api_key
         auth = LabelStudioAuth(settings.label_studio_url, key.get_secret_value()) if key else None
         self._client = httpx.Client(
-            auth=auth, timeout=httpx.Timeout(settings.image_timeout_seconds), follow_redirects=False
+            auth=auth,
+            timeout=httpx.Timeout(settings.image_timeout_seconds),
+            follow_redirects=False,
+            # Label Studio answers every request with a session, which must not become the next one's identity
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
         )
         self._known: OrderedDict[str, _Known] = OrderedDict()
         self._lock = threading.Lock()
@@ -124,7 +129,8 @@ class ImageFetcher:
         return parts[:2] == own[:2] or (parts.hostname or "") in self._settings.image_hosts
 
     def _download(self, url: str, known: _Known | None, signed: bool) -> _Known:
-        headers = {}
+        # Label Studio sends no length with a whole file, so a cut transfer would look complete; a range has one.
+        headers = {"Range": "bytes=0-"}
         if known and known.etag:
             headers["If-None-Match"] = known.etag
         elif known and known.modified:
@@ -159,6 +165,8 @@ class ImageFetcher:
             )
         if status == 404:
             raise ImageError(f"The picture is not there any more (404 from {_host(url)}).")
+        if status == 500 and "/data/upload/" in url:
+            raise ImageError(f"{_host(url)} does not have the uploaded picture any more (500).")
         if status >= 400:
             raise ImageError(f"{_host(url)} answers {status} instead of the picture.")
 
@@ -174,6 +182,9 @@ class ImageFetcher:
             if time.monotonic() > deadline:  # a server that drips must not hold the click
                 raise self._too_slow(str(response.url))
             chunks.append(chunk)
+        wanted = response.headers.get("content-range", "").rpartition("/")[2]
+        if wanted.isdigit() and int(wanted) != total:
+            raise ImageError(f"{_host(str(response.url))} broke off in the middle of the picture; try again.")
         return b"".join(chunks)
 
     def _too_slow(self, url: str) -> ImageError:

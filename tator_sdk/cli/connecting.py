@@ -18,8 +18,12 @@ from tator_sdk.settings import Settings
 
 Project = Annotated[int, typer.Option("--project", "-p", help="The project's number in Label Studio's address.")]
 Url = Annotated[str | None, typer.Option(help="Label Studio's address. Default: LABEL_STUDIO_URL or port 8080 here.")]
-Token = Annotated[str | None, typer.Option(help="A personal access token or legacy token. Default: LABEL_STUDIO_API_KEY.")]
-Backend = Annotated[str | None, typer.Option(help="Tator's address as Label Studio reaches it. Default: port 9090 here.")]
+Token = Annotated[
+    str | None, typer.Option(help="A personal access token or legacy token. Default: LABEL_STUDIO_API_KEY.")
+]
+Backend = Annotated[
+    str | None, typer.Option(help="Tator's address as Label Studio reaches it. Default: port 9090 here.")
+]
 
 MARKS = {
     "done": "[green]✓[/]", "kept": "[green]✓[/]", "ok": "[green]✓[/]",

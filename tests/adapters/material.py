@@ -85,9 +85,7 @@ def prompts_on(size_wh: tuple[int, int]) -> dict[str, Prompts]:
         "box": Prompts(boxes=boxes(box)),
         "box and point": Prompts(points([(0.4, 0.4)]), labels([1]), boxes(box)),
         "boxes": Prompts(boxes=boxes((0.5, 0.1, 0.9, 0.95), box, (0.0, 0.0, 0.3, 0.4))),
-        "padded points": Prompts(
-            points([(0.3, 0.6), (0, 0)], [(0.2, 0.9), (0.8, 0.1)]), labels([1, -1], [0, 1])
-        ),
+        "padded points": Prompts(points([(0.3, 0.6), (0, 0)], [(0.2, 0.9), (0.8, 0.1)]), labels([1, -1], [0, 1])),
         "boxes and points": Prompts(
             points([(0.6, 0.5)], [(0.4, 0.4)]), labels([0], [1]), boxes((0.5, 0.1, 0.9, 0.95), box)
         ),

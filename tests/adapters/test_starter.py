@@ -32,9 +32,7 @@ SHARPNESS = 0.02  # keeps logits below a hundred
 def saved(folder: Path, seed: int) -> Path:
     """Half precision, as the training writes it."""
     path = folder / "starter.safetensors"
-    save_file(
-        {key: as_written(value) for key, value in random_state(StarterSam(), seed, SHARPNESS).items()}, path
-    )
+    save_file({key: as_written(value) for key, value in random_state(StarterSam(), seed, SHARPNESS).items()}, path)
     return path
 
 

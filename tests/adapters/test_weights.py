@@ -88,12 +88,8 @@ def test_other_repositories_have_folders_of_their_own(tmp_path: Path, hub: list[
     assert hub == [(f"{who}/sam-2.1_x", "best/model.safetensors") for who in ("one", "other")]
 
 
-@pytest.mark.parametrize(
-    "checkpoint", ["../../etc:passwd", "one/two:../three", "one/..:three", "one/two:a/../b"]
-)
-def test_no_part_of_a_hub_name_leaves_the_folder(
-    tmp_path: Path, hub: list[tuple[str, str]], checkpoint: str
-) -> None:
+@pytest.mark.parametrize("checkpoint", ["../../etc:passwd", "one/two:../three", "one/..:three", "one/two:a/../b"])
+def test_no_part_of_a_hub_name_leaves_the_folder(tmp_path: Path, hub: list[tuple[str, str]], checkpoint: str) -> None:
     with pytest.raises(WeightsMissing):
         weights.resolve("sam2-tiny", checkpoint, tmp_path, offline=False)
     assert not hub
@@ -123,9 +119,7 @@ def test_a_real_client_that_is_told_to_stay_offline(tmp_path: Path, monkeypatch:
     with pytest.raises(WeightsMissing) as caught:
         weights.resolve("sam2-tiny", None, tmp_path, offline=False)
     assert isinstance(caught.value.__cause__, huggingface_hub.errors.OfflineModeIsEnabled)
-    assert_one_sentence(
-        str(caught.value), "sam2.1_hiera_tiny.pt", str(tmp_path), "facebook/sam2.1-hiera-tiny"
-    )
+    assert_one_sentence(str(caught.value), "sam2.1_hiera_tiny.pt", str(tmp_path), "facebook/sam2.1-hiera-tiny")
 
 
 def test_a_path_that_is_not_there(tmp_path: Path) -> None:

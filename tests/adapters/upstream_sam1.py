@@ -11,9 +11,7 @@ from tator_ml.engine.segmenters.base import Prompts
 from tests.adapters.material import Answer
 
 
-def upstream_answer(
-    predictor: SamPredictor, image: NDArray[np.uint8], prompts: Prompts, multimask: bool
-) -> Answer:
+def upstream_answer(predictor: SamPredictor, image: NDArray[np.uint8], prompts: Prompts, multimask: bool) -> Answer:
     """``SamPredictor`` on one picture: ``predict`` for one prompt, ``predict_torch`` for several."""
     predictor.set_image(image)
     points, labels, boxes = prompts.points, prompts.labels, prompts.boxes

@@ -48,7 +48,7 @@ def page(stack: DemoStack) -> Iterator[Any]:
         opened.fill("input[name=email]", stack.studio.account.username)
         opened.fill("input[name=password]", stack.studio.account.password)
         opened.click("button[type=submit]")
-        opened.wait_for_url("**/projects**")
+        opened.wait_for_url(lambda address: "/user/login" not in address)
         yield opened
         browser.close()
 
@@ -107,9 +107,7 @@ class Editor:
 
     def submit(self) -> None:
         """Submit the annotation."""
-        with self.page.expect_response(
-            lambda answer: "/annotations" in answer.url and answer.request.method == "POST"
-        ):
+        with self.page.expect_response(lambda answer: "/annotations" in answer.url and answer.request.method == "POST"):
             self.page.click('[aria-label="Submit current annotation"]')
 
     def shot(self, name: str) -> None:
@@ -121,7 +119,7 @@ def chosen_scene(stack: DemoStack, tasks: list[Any]) -> tuple[Any, list[TruthObj
     """The scene with the three largest smallest objects, largest first."""
 
     def third(task: Any) -> float:
-        areas = sorted((area_xyxy(one.xyxy) for one in truth_of(stack.folder / Path(task.data["image"]).name)))
+        areas = sorted(area_xyxy(one.xyxy) for one in truth_of(stack.folder / Path(task.data["image"]).name))
         return areas[-3] if len(areas) >= 3 else 0
 
     task = max(tasks, key=third)
@@ -143,7 +141,7 @@ def test_a_person_labels_a_picture(stack: DemoStack, page: Any, tmp_path: Path) 
     editor.shot("negative-point")
     editor.accept()
     editor.tool("rectangle-tool")
-    editor.label(boxed.label, group=2)
+    editor.label(boxed.label, group=1)
     x0, y0, x1, y1 = boxed.xyxy
     wide, high = 0.08 * (x1 - x0), 0.08 * (y1 - y0)
     editor.drag((x0 - wide, y0 - high, x1 + wide, y1 + high))

@@ -92,6 +92,7 @@ class PictureServer:
     url: str
     answers: dict[str, tuple[int, bytes]] = field(default_factory=dict)
     slow: set[str] = field(default_factory=set)
+    lengths: dict[str, int] = field(default_factory=dict)
     asked: list[tuple[str, str | None]] = field(default_factory=list)
 
 
@@ -117,7 +118,11 @@ def pictures() -> Iterator[PictureServer]:
             path = self.path.split("?d=")[-1] if "?d=" in self.path else self.path
             state.asked.append((self.path, self.headers.get("Authorization")))
             status, body = state.answers.get(path, (200, ordinary))
-            self.send_response(status)
+            ranged = status == 200 and self.headers.get("Range") == "bytes=0-"
+            self.send_response(206 if ranged else status)
+            if ranged:  # as Label Studio answers
+                whole = state.lengths.get(path, len(body))
+                self.send_header("Content-Range", f"bytes 0-{whole - 1}/{whole}")
             if 300 <= status < 400:
                 self.send_header("Location", body.decode())
                 body = b""

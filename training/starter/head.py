@@ -113,9 +113,7 @@ def measure(head: Head, embedded: Embedded) -> dict[str, float]:
 
 def main() -> None:
     """Read the options, fit, calibrate, measure, save, and print what was measured."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenes", type=int, default=1000, help="scenes to fit on")
     parser.add_argument("--held-out", type=int, default=250, help="scenes to calibrate, and to measure on")
     parser.add_argument("--precision", type=float, default=0.97, help="share of answers that must be right")

@@ -20,7 +20,6 @@ Image = NDArray[np.uint8]
 Field = NDArray[np.float32]
 
 
-
 def _circle(radius: float = 1.0, count: int = 48) -> Points:
     angles = np.linspace(0, 2 * np.pi, count, endpoint=False)
     return (radius * np.stack([np.cos(angles), np.sin(angles)], 1)).astype(np.float32)
@@ -28,9 +27,7 @@ def _circle(radius: float = 1.0, count: int = 48) -> Points:
 
 def _radial(radii: list[float], turn: float = -np.pi / 2) -> Points:
     angles = turn + np.linspace(0, 2 * np.pi, len(radii), endpoint=False)
-    return (np.array(radii)[:, None] * np.stack([np.cos(angles), np.sin(angles)], 1)).astype(
-        np.float32
-    )
+    return (np.array(radii)[:, None] * np.stack([np.cos(angles), np.sin(angles)], 1)).astype(np.float32)
 
 
 def _heart() -> Points:
@@ -250,9 +247,7 @@ def _place(
             return center.astype(np.float32), partner
     for _ in range(12):
         center = rng.uniform([margin, margin], [width - margin, height - margin]).astype(np.float32)
-        apart = all(
-            np.hypot(*(center - other)) > 0.42 * (side + other_side) for other, other_side in placed
-        )
+        apart = all(np.hypot(*(center - other)) > 0.42 * (side + other_side) for other, other_side in placed)
         if apart:
             break
     return center, None

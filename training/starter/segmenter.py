@@ -229,7 +229,10 @@ def train(steps: int, scenes: int, seed: int, folder: Path, output: Path, peak: 
         running += float(loss)
         if (step + 1) % 50 == 0:
             rate = (time.monotonic() - begun) / (step + 1 - first)
-            print(json.dumps({"step": step + 1, "loss": round(running / 50, 4), "seconds_per_step": round(rate, 3)}), flush=True)
+            print(
+                json.dumps({"step": step + 1, "loss": round(running / 50, 4), "seconds_per_step": round(rate, 3)}),
+                flush=True,
+            )
             running = 0.0
         if (step + 1) % 250 == 0 or step + 1 == steps:
             state = {"model": model.state_dict(), "average": average.state_dict()}

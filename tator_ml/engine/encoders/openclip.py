@@ -64,9 +64,7 @@ class OpenClipEncoder:
         wanted = (self.size, self.size, 3)
         for crop in crops:
             if crop.shape != wanted or crop.dtype != np.uint8:
-                raise EncoderError(
-                    f"{self.version} takes crops of {wanted} uint8, not {crop.shape} {crop.dtype}."
-                )
+                raise EncoderError(f"{self.version} takes crops of {wanted} uint8, not {crop.shape} {crop.dtype}.")
         if not len(crops):
             return np.zeros((0, self.dim), np.float32)
         parts = []

@@ -54,9 +54,7 @@ def published(name: str) -> Published:
     return SEGMENTERS[name]
 
 
-def load(
-    name: str, checkpoint: str | None, models_dir: Path, device: Device | str, offline: bool = False
-) -> Segmenter:
+def load(name: str, checkpoint: str | None, models_dir: Path, device: Device | str, offline: bool = False) -> Segmenter:
     """Make a segmenter ready for use.
 
     Args:

@@ -52,8 +52,7 @@ class StarterSegmenter:
         pair, boxes = self._frame.prompts(prompts, embedding.size_wh, self._device)
         points, labels = pair or (None, None)
         rows = {
-            key: value.to(self._device).expand(len(prompts), -1, -1, -1)
-            for key, value in embedding.tensors.items()
+            key: value.to(self._device).expand(len(prompts), -1, -1, -1) for key, value in embedding.tensors.items()
         }
         masks, iou = self.model.decode(rows, points, labels, boxes)
         chosen = slice(1, None) if multimask else slice(0, 1)

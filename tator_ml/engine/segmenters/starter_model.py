@@ -41,9 +41,7 @@ class _Block(nn.Module):
         )
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or inputs != outputs:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
-            )
+            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
         self.act = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -55,9 +53,7 @@ class StarterEncoder(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = nn.Sequential(
-            nn.Conv2d(3, 24, 3, 2, 1, bias=False), nn.BatchNorm2d(24), nn.ReLU(inplace=True)
-        )
+        self.stem = nn.Sequential(nn.Conv2d(3, 24, 3, 2, 1, bias=False), nn.BatchNorm2d(24), nn.ReLU(inplace=True))
         self.stage2 = _Block(24, 24)
         self.stage4 = nn.Sequential(_Block(24, 48, 2), _Block(48, 48))
         self.stage8 = nn.Sequential(_Block(48, 96, 2), _Block(96, 96))
@@ -125,9 +121,7 @@ class StarterMaskDecoder(MaskDecoder):
     def __init__(self) -> None:
         super().__init__(
             transformer_dim=WIDTH,
-            transformer=TwoWayTransformer(
-                depth=2, embedding_dim=WIDTH, num_heads=4, mlp_dim=2 * WIDTH
-            ),
+            transformer=TwoWayTransformer(depth=2, embedding_dim=WIDTH, num_heads=4, mlp_dim=2 * WIDTH),
             iou_head_hidden_dim=WIDTH,
         )
         self.output_upscaling = _Upscaling()
@@ -152,12 +146,8 @@ class StarterMaskDecoder(MaskDecoder):
         source = features["embedding"] + dense
         found, source = self.transformer(source, pe.expand(len(sparse), -1, -1, -1), tokens)
         source = source.transpose(1, 2).reshape(features["embedding"].shape)
-        pixels = self.output_upscaling(
-            source, features["skip8"], features["skip4"], features["skip2"]
-        )
-        weights = torch.stack(
-            [mlp(found[:, 1 + i]) for i, mlp in enumerate(self.output_hypernetworks_mlps)], dim=1
-        )
+        pixels = self.output_upscaling(source, features["skip8"], features["skip4"], features["skip2"])
+        weights = torch.stack([mlp(found[:, 1 + i]) for i, mlp in enumerate(self.output_hypernetworks_mlps)], dim=1)
         masks = torch.einsum("bmc,bchw->bmhw", weights, pixels)
         return masks, self.iou_prediction_head(found[:, 0])
 

@@ -1,1 +1,0 @@
-from tator_sdk.geometry import *  # noqa: F403
