@@ -1,4 +1,4 @@
-"""A private Label Studio: its own environment, home folder, account and process, on loopback only.
+"""A private Label Studio: its own home folder, account and process, on loopback only.
 
 The demo and the tests run the real server through this module::
 
@@ -36,23 +36,13 @@ import psutil
 from tator_ml.processes import LOOPBACK, PidFile, Report, free_port, stop_group, write_private
 from tator_sdk.errors import TatorError
 
-VERSION = "1.23.2"
-CONSTRAINTS = Path(__file__).resolve().parent.parent / "constraints-label-studio.txt"
-ENVIRONMENT = CONSTRAINTS.parent / ".venv-label-studio"
-
 _INHERITED = (
     "PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "SSL_CERT_FILE",
 )  # fmt: skip
 """What the server sees of our environment: Label Studio reads bare names too (HOST, DEBUG, PASSWORD)."""
 
-_MARKER = "tator-complete"
 _DATABASE = "label_studio.sqlite3"
-_QUIET = ("--disable-pip-version-check", "--progress-bar=off")
 _NOWHERE = f"http://{LOOPBACK}:9"  # the discard port: refused at once
-
-
-class LabelStudioError(TatorError):
-    """Label Studio could not be installed, started or logged in to; the message is for a person."""
 
 
 @dataclass(frozen=True)
@@ -89,66 +79,6 @@ class StudioSettings:
     token: str | None = None
     environment: Path = ENVIRONMENT
     variables: Mapping[str, str] = field(default_factory=dict)
-
-
-# The environment
-
-
-def ensure_environment(folder: Path, report: Report, constraints: Path = CONSTRAINTS) -> None:
-    """Install Label Studio into the virtual environment ``folder``, unless it is there already.
-
-    A marker is written last, so an install that was interrupted is done again from the beginning. An
-    environment without a marker that holds just what the pins say is accepted as it is.
-
-    Raises:
-        LabelStudioError: The folder is something else, or the install failed.
-    """
-    marker = folder / _MARKER
-    wanted = hashlib.sha256(constraints.read_bytes()).hexdigest()
-    if marker.exists() and marker.read_text().strip() == wanted:
-        marker.touch()  # make compares its age with that of the pins
-        return
-    if not _pins_hold(folder, constraints):
-        if folder.exists() and any(folder.iterdir()) and not (folder / "pyvenv.cfg").exists():
-            raise LabelStudioError(f"{folder} is not a virtual environment: give another folder.")
-        shutil.rmtree(folder, ignore_errors=True)
-        report(f"Making {folder} for Label Studio {VERSION}; this takes a minute or two.")
-        _run_step([sys.executable, "-m", "venv", str(folder)], report)
-        install = [str(folder / "bin" / "python"), "-m", "pip", "install", "--no-input", *_QUIET]
-        _run_step([*install, f"label-studio=={VERSION}", "-c", str(constraints)], report)
-        if not _pins_hold(folder, constraints):
-            raise LabelStudioError(f"Label Studio in {folder} is not what {constraints.name} says.")
-    marker.write_text(wanted + "\n")
-
-
-def _pins_hold(folder: Path, constraints: Path) -> bool:
-    """Whether all that is installed in ``folder`` is as pinned, Label Studio among it."""
-    python = folder / "bin" / "python"
-    if not (python.exists() and (folder / "bin" / "label-studio").exists()):
-        return False
-    command = [str(python), "-m", "pip", "freeze", _QUIET[0]]
-    installed = subprocess.run(command, capture_output=True, text=True, check=False)
-    pins = set(constraints.read_text().split())
-    return installed.returncode == 0 and {f"label-studio=={VERSION}"} <= set(installed.stdout.split()) <= pins
-
-
-def _run_step(command: list[str], report: Report) -> None:
-    output: list[str] = []
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        try:
-            for line in process.stdout or ():
-                output.append(line.strip())
-                if found := re.match(r"(Collecting|Installing|Building wheel for) (\S+)", output[-1]):
-                    report(f"Label Studio: {found[1].lower()} {found[2]}")
-        except BaseException:
-            process.kill()
-            raise
-    if process.returncode != 0:
-        reason = next((line for line in reversed(output) if line.startswith("ERROR")), "\n".join(output[-5:]))
-        raise LabelStudioError(f"Label Studio could not be installed, is a registry reachable? {reason}")
-
-
-# The process
 
 
 class LabelStudio:
@@ -390,78 +320,3 @@ def _copy_whole(source: Path, target: Path) -> None:
     part = target.with_name(f"{target.name}.{os.getpid()}.part")
     shutil.copyfile(source, part)
     part.replace(target)
-
-
-# The tokens
-
-
-@contextlib.contextmanager
-def logged_in(base_url: str, username: str, password: str) -> Iterator[httpx.Client]:
-    """Give an HTTP client with a session of the account, as a browser has after the login form.
-
-    Raises:
-        LabelStudioError: The account was refused.
-    """
-    with httpx.Client(base_url=base_url, timeout=30.0, trust_env=False) as client:
-        client.get("/user/login/").raise_for_status()
-        form = {"email": username, "password": password, "csrfmiddlewaretoken": client.cookies["csrftoken"]}
-        answer = client.post("/user/login/", data=form, headers={"Referer": f"{base_url}/user/login/"})
-        if not (answer.is_redirect and "sessionid" in client.cookies):
-            raise LabelStudioError(f"Label Studio at {base_url} refused the login of {username}.")
-        client.headers["X-CSRFToken"] = client.cookies["csrftoken"]
-        client.headers["Referer"] = base_url
-        yield client
-
-
-def personal_access_token(base_url: str, username: str, password: str, *, replace: bool = False) -> str:
-    """Create a personal access token, which the Label Studio SDK takes as ``api_key``.
-
-    Label Studio keeps one valid token for an account and shows it only when it is made.
-
-    Args:
-        base_url: Address of the server.
-        username: E-mail address of the account.
-        password: Its password.
-        replace: Revoke a token that exists already; whoever uses it is then refused.
-
-    Raises:
-        LabelStudioError: The account was refused, or it has a token and ``replace`` is False.
-    """
-    with logged_in(base_url, username, password) as client:
-        answer = client.post("/api/token/")
-        if answer.status_code == httpx.codes.CONFLICT and replace:
-            for token in _checked(client.get("/api/token/")):
-                client.post("/api/token/blacklist/", json={"refresh": token["token"]}).raise_for_status()
-            answer = client.post("/api/token/")
-        if answer.status_code == httpx.codes.CONFLICT:
-            raise LabelStudioError(f"{username} has a personal access token: use it, or replace it.")
-        return str(_checked(answer)["token"])
-
-
-def legacy_token(base_url: str, username: str, password: str, *, enable: bool = True) -> str:
-    """Return the account's legacy token, and with ``enable`` switch such tokens on for the organisation."""
-    with logged_in(base_url, username, password) as client:
-        if enable:
-            allowed = {"api_tokens_enabled": True, "legacy_api_tokens_enabled": True}
-            _checked(client.post("/api/jwt/settings", json=allowed))
-        return str(_checked(client.get("/api/current-user/token"))["token"])
-
-
-def _checked(answer: httpx.Response) -> Any:
-    if not answer.is_success:
-        raise LabelStudioError(f"Label Studio answered {answer.status_code} to {answer.request.url.path}.")
-    return answer.json()
-
-
-def main() -> int:
-    """``python -m demo.label_studio [FOLDER]``: install Label Studio into a virtual environment of its own."""
-    try:
-        ensure_environment(Path(sys.argv[1]) if len(sys.argv) > 1 else ENVIRONMENT, print)
-    except LabelStudioError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

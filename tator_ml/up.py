@@ -39,7 +39,7 @@ def start_back(settings: Settings, parts: Supervisor) -> None:
     elif not redis_answers(settings):
         raise ProcessError(f"The Redis at {redis_url(settings)} does not answer; start it or unset TATOR_REDIS_URL.")
     engine = EngineClient(settings, ImageStore(settings.home / "images", settings.image_store_bytes))
-    environment = {**_environment(settings), "TATOR_SEGMENTER": settings.segmenter}
+    environment = _environment(settings)
     parts.start(Part("engine", _tator("engine"), lambda: _engine_ready(engine), 300, environment=environment))
     engine.close()
 
@@ -57,22 +57,14 @@ def start_front(settings: Settings, parts: Supervisor) -> Settings:
     parts.clear_leftover("web")
     settings = settings.model_copy(update={"port": _port(settings)})
     environment = _environment(settings)
-    web = {
-        **environment,
-        "TATOR_HOST": settings.host,
-        "TATOR_PORT": str(settings.port),
-        "LABEL_STUDIO_URL": settings.label_studio_url,
-    }
-    if settings.label_studio_api_key is not None:
-        web["LABEL_STUDIO_API_KEY"] = settings.label_studio_api_key.get_secret_value()
-    parts.start(Part("web", _tator("serve"), lambda: _web_ready(settings), 60, environment=web))
+    parts.start(Part("web", _tator("serve"), lambda: _web_ready(settings), 60, environment=environment))
     before = _workers(settings)
     parts.start(Part("worker", _tator("worker"), lambda: _workers(settings) > before, 60, environment=environment))
     return settings
 
 
 def _environment(settings: Settings) -> dict[str, str]:
-    return {"TATOR_HOME": str(settings.home), "TATOR_REDIS_URL": redis_url(settings)}
+    return {**settings.environment(), "TATOR_REDIS_URL": redis_url(settings)}
 
 
 def _tator(verb: str) -> list[str]:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -135,6 +136,19 @@ class Settings(BaseSettings):
                     f"the Redis at {redis.hostname} has no password: use redis://:PASSWORD@{redis.hostname}/"
                 )
         return self
+
+    def environment(self) -> dict[str, str]:
+        """The same settings as environment variables, for the processes that are started with them."""
+        plain: dict[str, str] = {}
+        for name, value in self:
+            if value is None:
+                continue
+            if isinstance(value, SecretStr):
+                value = value.get_secret_value()
+            elif isinstance(value, tuple):
+                value = json.dumps([str(part) for part in value])
+            plain[f"TATOR_{name.upper()}"] = str(value)
+        return plain
 
     @property
     def engine_socket(self) -> str:

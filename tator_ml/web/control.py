@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from flask import Blueprint, Response, jsonify
+from flask import Blueprint, Response, jsonify, request
+from werkzeug.exceptions import BadRequest
 
 from tator_ml.engine.messages import EngineError
 from tator_ml.jobs import ping_worker
+from tator_ml.projects import ProjectChoices
 from tator_ml.redis_server import redis_answers, redis_url
 from tator_ml.services import Services
 from tator_sdk.doctor import Check
@@ -28,6 +30,22 @@ def blueprint(settings: Settings, services: Services) -> Blueprint:
     def status() -> Response:
         """What the engine is doing now."""
         return jsonify(asdict(services.engine.status()))
+
+    @routes.get("/projects/<int:project>")
+    def choices(project: int) -> Response:
+        """What was chosen for a project."""
+        return jsonify(asdict(services.projects.get(project)))
+
+    @routes.put("/projects/<int:project>")
+    def choose(project: int) -> Response:
+        """Choose for a project: ``{"assists": ["refine", "classify"]}``, or null for the default."""
+        # JSON by its content type only: a page of another site cannot send that without being asked first
+        body = request.get_json()
+        assists = body.get("assists") if isinstance(body, dict) else None
+        if assists is not None and not (isinstance(assists, list) and all(isinstance(one, str) for one in assists)):
+            raise BadRequest('Send {"assists": ["refine", "classify"]} or {"assists": null}.')
+        services.projects.set(project, ProjectChoices(None if assists is None else tuple(assists)))
+        return choices(project)
 
     return routes
 

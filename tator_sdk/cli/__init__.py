@@ -40,6 +40,8 @@ def load_commands() -> typer.Typer:
         try:
             entry.load().register(app)
         except ModuleNotFoundError as error:
+            if (error.name or "").split(".")[0] in {"label_config", "tator_sdk", "tator_ml", "training"}:
+                raise
             logging.getLogger(__name__).debug("verbs of %s left out: %s", entry.name, error)
     return app
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+import httpx
 import typer
 from rich.console import Console
 from rich.syntax import Syntax
 
 from label_config.build import build, template_names
 from label_config.errors import LabelConfigError
-from tator_sdk.connect import Connection, strip_url
+from tator_sdk.connect import Connection, basic_auth, check_backend, strip_url
 from tator_sdk.doctor import examine
 from tator_sdk.errors import TatorError
 from tator_sdk.settings import Settings
@@ -37,6 +38,7 @@ def register(app: typer.Typer) -> None:
     app.command()(connect)
     app.command()(doctor)
     app.command("label-config")(label_config)
+    app.command()(assists)
 
 
 def _settings(url: str | None, token: str | None) -> Settings:
@@ -120,3 +122,34 @@ def label_config(
         typer.echo(build(template, names, strip_url(settings, address, project) if strip else None, project=project))
     except LabelConfigError as error:
         raise TatorError(str(error)) from error
+
+
+def assists(
+    project: Project,
+    chosen: Annotated[
+        str | None, typer.Argument(help="refine, classify, both with a comma, none, or default. Without it: show.")
+    ] = None,
+    backend: Backend = None,
+) -> None:
+    """Show or choose what a prompt gets in a project: a refined box, a class, or both.
+
+    `model_assist` on a tag of the labelling configuration goes before.
+
+    Example: tator assists --project 3 refine
+    """
+    settings = Settings()
+    address = (backend or settings.backend_url).rstrip("/")
+    check_backend(settings, address)
+    words = {"none": [], "default": None}
+    route = f"{address}/tator/api/projects/{project}"
+    auth = basic_auth(settings)
+    if chosen is None:
+        answer = httpx.get(route, timeout=10, auth=auth)
+    else:
+        wanted = words.get(chosen, [word.strip() for word in chosen.split(",")])
+        answer = httpx.put(route, json={"assists": wanted}, timeout=10, auth=auth)
+    if not answer.is_success:
+        raise TatorError(answer.json().get("error", f"Tator answers {answer.status_code}."))
+    now = answer.json()["assists"]
+    said = "refine, classify (the default)" if now is None else ", ".join(now) or "none"
+    typer.echo(f"project {project}: {said}")

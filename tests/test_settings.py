@@ -1,0 +1,59 @@
+"""Settings: read from the environment, under old names too, refused where they would open a door."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr, ValidationError
+
+from tator_sdk.settings import Settings
+
+
+def test_names_of_the_original_keep_working(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAM_VARIANT", "sam1-vit_b")
+    monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1/3")
+    settings = Settings()
+    assert settings.segmenter == "sam1-vit_b" and settings.redis_url == "redis://127.0.0.1/3"
+    monkeypatch.setenv("TATOR_SEGMENTER", "mobile_sam")
+    assert Settings().segmenter == "mobile_sam", "our own name goes before"
+
+
+def test_settings_travel_to_the_processes_they_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    sent = Settings(
+        home=tmp_path,
+        port=9333,
+        host="0.0.0.0",
+        password=SecretStr("pass word"),
+        image_hosts=("a.example", "b.example"),
+        image_roots=(tmp_path,),
+        segmenter_checkpoint="/x/y.pt",
+        offline=True,
+        guard_quality=0.7,
+    )
+    for name, value in sent.environment().items():
+        monkeypatch.setenv(name, value)
+    assert Settings() == sent
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.4", "::"])
+def test_listening_beyond_loopback_needs_a_password(host: str) -> None:
+    with pytest.raises(ValidationError, match="TATOR_PASSWORD"):
+        Settings(host=host)
+    assert Settings(host=host, password=SecretStr("x")).host == host
+
+
+def test_a_redis_elsewhere_needs_a_password() -> None:
+    with pytest.raises(ValidationError, match="has no password"):
+        Settings(redis_url="redis://cache.example/0")
+    assert Settings(redis_url="redis://:secret@cache.example/0")
+
+
+@pytest.mark.parametrize("url", ["", "127.0.0.1:8080", "ftp://x", "http://"])
+def test_an_address_that_is_none(url: str) -> None:
+    with pytest.raises(ValidationError, match="not a web address"):
+        Settings(label_studio_url=url)
+
+
+def test_secrets_do_not_show() -> None:
+    assert "hush" not in repr(Settings(password=SecretStr("hush"), label_studio_api_key=SecretStr("hush")))
