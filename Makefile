@@ -26,7 +26,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 $(STUDIO_READY): constraints-label-studio.txt | $(READY)
-	$(BIN)/python -m demo.label_studio $(STUDIO)
+	$(BIN)/python -m demo.environment $(STUDIO)
 
 demo: $(READY) ## Label Studio with a connected project; IMAGES=folder for your own pictures, CHECK=1 to check and stop
 	@$(BIN)/python -m demo $(if $(CHECK),--check) $(if $(IMAGES),--images "$(IMAGES)") $(if $(CLASSES),--classes "$(CLASSES)")

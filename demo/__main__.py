@@ -17,7 +17,7 @@ import httpx
 from rich.console import Console
 
 from demo.check import Checker, verdict
-from demo.label_studio import ENVIRONMENT, ensure_environment
+from demo.environment import ENVIRONMENT, ensure_environment
 from demo.stack import DemoSettings, DemoStack
 from tator_ml.processes import Report, termination_as_exit
 from tator_sdk.auth import LabelStudioAuth

@@ -14,27 +14,26 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import hashlib
 import json
 import os
-import re
 import secrets
 import shutil
 import subprocess
-import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import httpx
 import psutil
 
+from demo.environment import ENVIRONMENT
+from demo.errors import LabelStudioError
+from demo.tokens import personal_access_token
 from tator_ml.processes import LOOPBACK, PidFile, Report, free_port, stop_group, write_private
-from tator_sdk.errors import TatorError
 
 _INHERITED = (
     "PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "SSL_CERT_FILE",

@@ -273,10 +273,13 @@ def box_under(
     return item, box
 
 
-def write_region(
+def write_regions(
     assist: Assist, found: Found | None, interface: Interface, size_wh: tuple[int, int], agreement: float
-) -> Region | None:
-    """The engine's answer as a region; None where nothing was found and nothing was drawn.
+) -> list[Region]:
+    """The engine's answer as results; none where nothing was found and nothing was drawn.
+
+    A region of a plain ``<Rectangle>`` that shares a ``<Labels>`` tag is two results with one id, the second for the
+    label; every other region is one.
 
     Args:
         assist: what was asked.
@@ -286,7 +289,7 @@ def write_region(
         agreement: least IoU of a refined rotated box with the drawn one.
     """
     if found is None:
-        return dict(assist.drawn) if assist.drawn else None
+        return [dict(assist.drawn)] if assist.drawn else []
     verdict = found.verdict
     named = interface.find_label(assist.output, verdict.label) if verdict and verdict.label else None
     labels = (named,) if named else assist.labels
@@ -306,7 +309,7 @@ def write_region(
         info.append(f"mask quality {found.quality:.2f}")
     if found.reason:
         info.append(f"drawn box kept: {found.reason}")
-    return region(
+    written = region(
         region_id=assist.region_id,
         from_name=assist.output.name,
         to_name=assist.image_name,
@@ -317,6 +320,11 @@ def write_region(
         score=score,
         info=info,
     )
+    shared = assist.output.labels_from
+    if labels and shared not in (None, assist.output.name):
+        twin = {"from_name": shared, "type": "labels", "value": {**written["value"], "labels": list(labels)}}
+        return [written, {**written, **twin}]
+    return [written]
 
 
 def _written_value(assist: Assist, found: Found, size_wh: tuple[int, int], agreement: float) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from tator_ml.assists import (
     labels_of,
     needs_mask,
     prompt_kind,
-    write_region,
+    write_regions,
 )
 from tator_ml.engine.messages import Answer, Ask, Found
 from tator_ml.images.decode import ImageError
@@ -229,11 +229,11 @@ class TatorBackend:
 
     def _written(self, assists: Sequence[Assist], answer: Answer) -> list[Region]:
         agreement = self._services.settings.guard_agreement
-        written = [
-            write_region(assist, found, self.interface, answer.size_wh, agreement)
+        return [
+            written
             for assist, found in zip(assists, answer.found, strict=True)
+            for written in write_regions(assist, found, self.interface, answer.size_wh, agreement)
         ]
-        return [one for one in written if one is not None]
 
     def _report(self, assists: Sequence[Assist], answer: Answer, regions: list[Region], seconds: float) -> None:
         found = next((one for one in answer.found if one is not None), None)

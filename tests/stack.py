@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from demo.label_studio import ENVIRONMENT
+from demo.environment import ENVIRONMENT
 from demo.stack import DemoSettings, DemoStack
 
 

@@ -20,17 +20,10 @@ import psutil
 import pytest
 from label_studio_sdk import LabelStudio as Client
 
-from demo.label_studio import (
-    CONSTRAINTS,
-    ENVIRONMENT,
-    VERSION,
-    LabelStudio,
-    LabelStudioError,
-    StudioSettings,
-    ensure_environment,
-    legacy_token,
-    personal_access_token,
-)
+from demo.environment import CONSTRAINTS, ENVIRONMENT, VERSION, ensure_environment
+from demo.errors import LabelStudioError
+from demo.label_studio import LabelStudio, StudioSettings
+from demo.tokens import legacy_token, personal_access_token
 from tator_ml.processes import free_port, stop_group
 from tator_sdk.errors import TatorError
 

@@ -221,3 +221,18 @@ def test_the_newer_dialect(running: Running, payload: Any) -> None:
 def test_the_token_goes_to_label_studio(running: Running, pictures: PictureServer, payload: Any) -> None:
     running.predict(payload("predict_batch")["body"])
     assert pictures.asked and all(token == "Token legacy" for _, token in pictures.asked)
+
+
+def test_a_plain_rectangle_with_shared_labels_is_two_results_with_one_id(running: Running, payload: Any) -> None:
+    body = payload("predict_interactive_rectangle_ui")["body"]
+    body["label_config"] = (
+        '<View><Image name="image" value="$image"/><Labels name="kind" toName="image"><Label value="Box"/></Labels>'
+        '<Rectangle name="rect" toName="image"/></View>'
+    )
+    drawn = body["params"]["context"]["result"][0]
+    drawn.update(type="rectangle")
+    drawn["value"].update(x=28.0, y=23.0, width=24.0, height=34.0, labels=["Box"])
+    plain, labelled = running.predict(body)[0]["result"]
+    assert (plain["type"], labelled["type"], labelled["from_name"]) == ("rectangle", "labels", "kind")
+    assert plain["id"] == labelled["id"] == drawn["id"] and labelled["value"]["labels"] == ["Box"]
+    assert near(plain["value"], TRUTH) and near(labelled["value"], TRUTH)
