@@ -16,7 +16,6 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from training.starter.names import display_name
 
 from benchmarks.report import Figure
 from tator_ml.engine import encoders
@@ -30,6 +29,7 @@ from tator_ml.engine.segmenters.starter import STARTER_WEIGHTS, StarterSegmenter
 from tator_ml.images.decode import decode_image
 from tator_sdk.geometry import Xyxy, area_xyxy, iou_xyxy
 from tator_sdk.settings import Settings
+from training.starter.names import display_name
 from training.starter.prompts import center_point, loosened, neighbours, tight_box
 from training.starter.scenes import Scene, draw_scene
 

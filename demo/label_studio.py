@@ -1,6 +1,6 @@
 """A private Label Studio: its own home folder, account and process, on loopback only.
 
-The demo and the tests run the real server through this module::
+The demo and the tests run the real server like this::
 
     ensure_environment(Path(".venv-label-studio"), print)
     with LabelStudio(StudioSettings(home=Path(".tator/label-studio"))) as studio:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from training.starter.head import DISPLAY_NAMES
+from training.starter.names import DISPLAY_NAMES, display_name
 from training.starter.prompts import center_point
 from training.starter.scenes import SceneSettings, draw_scene
 
@@ -49,9 +49,9 @@ def draw_scenes(folder: Path) -> Iterator[int]:
             scene = draw_scene(FIRST_SEED + number, SETTINGS)
             objects = []
             for index, one in enumerate(scene.objects):
-                box = tuple(float(edge) for edge in one.xyxy)
+                x0, y0, x1, y1 = (float(edge) for edge in one.xyxy)
                 point = center_point(scene.mask(index))
-                objects.append(asdict(TruthObject(DISPLAY_NAMES[one.shape], box, point)))
+                objects.append(asdict(TruthObject(display_name(one.shape), (x0, y0, x1, y1), point)))
             part = picture.with_suffix(".part")
             Image.fromarray(scene.image).save(part, "PNG")
             part.replace(picture)

@@ -189,10 +189,10 @@ def configuration_steps(label_config: str) -> list[Step]:
         interface = read(label_config)
     except LabelConfigError as error:
         return [Step("configuration", "failed", str(error))]
-    outcomes: dict[str, Outcome] = {"serves": "kept", "missing": "failed", "hint": "advice"}
-    return [
-        Step("configuration", outcomes[advice.level], advice.message, advice.snippet) for advice in problems(interface)
-    ]
+    found = problems(interface)
+    usable = any(advice.level == "serves" for advice in found)
+    outcomes: dict[str, Outcome] = {"serves": "kept", "missing": "advice" if usable else "failed", "hint": "advice"}
+    return [Step("configuration", outcomes[advice.level], advice.message, advice.snippet) for advice in found]
 
 
 def _in_order(row: Any, wanted: dict[str, Any]) -> bool:

@@ -17,7 +17,7 @@ from tator_ml.engine import encoders
 from tator_ml.engine.encoders import STARTER_FOLDER, EncoderError, openclip
 from tator_ml.engine.head import Head
 from training.starter.encoder import HELD_OUT_SEED, SIZE, captions, crops_of_scene
-from training.starter.head import DISPLAY_NAMES
+from training.starter.names import DISPLAY_NAMES, display_name
 from training.starter.scenes import CLASSES
 
 HEAD_FOLDER = STARTER_FOLDER.with_name("starter_head")
@@ -79,7 +79,7 @@ def test_preprocessing_is_that_of_open_clip(encoder, rows, embedded):
 def test_encoder_and_head_know_the_shapes(encoder, rows, embedded, variant, least):
     head = Head.load(HEAD_FOLDER)
     assert head.encoder == encoder.version and sorted(head.classes) == sorted(DISPLAY_NAMES.values())
-    wanted = [DISPLAY_NAMES[CLASSES[shape]] for shape in rows["shape"]]
+    wanted = [display_name(CLASSES[shape]) for shape in rows["shape"]]
     assert len(wanted) >= 48
     verdicts = [head.decide(row) for row in head.probabilities(embedded[variant])]
     pairs = list(zip(verdicts, wanted, strict=True))

@@ -21,13 +21,15 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from tator_ml.engine.crops import CropRecipe
+from tator_ml.engine.messages import Verdict
+from tator_sdk.errors import TatorError
 
 WEIGHTS_FILE, METADATA_FILE = "head.safetensors", "head.json"
 FORMAT = "tator-head-1"
 TOP = 3  # classes that a verdict names
 
 
-class HeadError(Exception):
+class HeadError(TatorError):
     """A head could not be used; the message is one sentence for a person."""
 
 
@@ -37,21 +39,6 @@ class HeadMissing(HeadError):
 
 class HeadDamaged(HeadError):
     """A head's files cannot be read, or do not fit each other."""
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What the head says of one object.
-
-    Attributes:
-        label: the class, or None where the head abstains.
-        probability: the best class's calibrated probability, 0 to 1, abstaining or not.
-        top: up to ``TOP`` pairs of class and probability, best first.
-    """
-
-    label: str | None
-    probability: float
-    top: tuple[tuple[str, float], ...]
 
 
 @dataclass(frozen=True, eq=False)

@@ -33,10 +33,8 @@ from training.starter.encoder import (
     Crops,
     load_crops,
 )
+from training.starter.names import display_name
 from training.starter.scenes import CLASSES
-
-DISPLAY_NAMES: dict[str, str] = {shape: shape.capitalize() for shape in CLASSES}
-"""What people read where a scene says ``star``: labels in Label Studio, classes of the head."""
 
 Embedded = tuple[NDArray[np.float32], NDArray[np.int64]]
 
@@ -51,7 +49,7 @@ def fit(embedded: Embedded, encoder: str, seed: int) -> Head:
     """Logistic regression as a head that always answers, temperature 1."""
     fitted = LogisticRegression(C=10, max_iter=1000, random_state=seed).fit(*embedded)
     weight, bias = fitted.coef_.astype(np.float32), fitted.intercept_.astype(np.float32)
-    names = tuple(DISPLAY_NAMES[CLASSES[row]] for row in fitted.classes_)
+    names = tuple(display_name(CLASSES[row]) for row in fitted.classes_)
     return Head(names, weight, bias, 1.0, 0.0, 0.0, encoder, RECIPE, "unversioned")
 
 

@@ -27,7 +27,7 @@ def _circle(radius: float = 1.0, count: int = 48) -> Points:
 
 def _radial(radii: list[float], turn: float = -np.pi / 2) -> Points:
     angles = turn + np.linspace(0, 2 * np.pi, len(radii), endpoint=False)
-    return (np.array(radii)[:, None] * np.stack([np.cos(angles), np.sin(angles)], 1)).astype(np.float32)
+    return np.asarray(np.array(radii)[:, None] * np.stack([np.cos(angles), np.sin(angles)], 1), np.float32)
 
 
 def _heart() -> Points:
@@ -47,7 +47,7 @@ def _moon() -> Points:
     inner = outer[::-1]
     rim = np.stack([np.cos(outer), np.sin(outer)], 1)
     bite = np.stack([0.42 + 0.72 * np.cos(inner), 0.81 * np.sin(inner)], 1)
-    return np.concatenate([rim, bite]).astype(np.float32)
+    return np.asarray(np.concatenate([rim, bite]), np.float32)
 
 
 def _gear() -> Points:
@@ -132,7 +132,7 @@ class Scene:
 
     def mask(self, index: int) -> NDArray[np.bool_]:
         """Visible pixels of ``objects[index]``, (H, W) bool."""
-        return self.instances == index + 1
+        return np.asarray(self.instances == index + 1)
 
 
 @dataclass(frozen=True)
@@ -169,14 +169,14 @@ def _pattern(rng: np.random.Generator, size_wh: tuple[int, int], period: float) 
     u = xs * np.cos(angle) + ys * np.sin(angle)
     v = -xs * np.sin(angle) + ys * np.cos(angle)
     if kind == "gradient":
-        return ((u - u.min()) / max(float(np.ptp(u)), 1.0)).astype(np.float32)
+        return np.asarray((u - u.min()) / max(float(np.ptp(u)), 1.0), np.float32)
     wave = np.sin(2 * np.pi * u / period)
     if kind == "stripes":
-        return (wave > rng.uniform(-0.5, 0.5)).astype(np.float32)
+        return np.asarray(wave > rng.uniform(-0.5, 0.5), np.float32)
     across = np.sin(2 * np.pi * v / period)
     if kind == "checker":
-        return (wave * across > 0).astype(np.float32)
-    return (wave + across > 1.0).astype(np.float32)
+        return np.asarray(wave * across > 0, np.float32)
+    return np.asarray(wave + across > 1.0, np.float32)
 
 
 def _vary(rng: np.random.Generator, rgb: tuple[int, int, int], spread: float) -> Field:
@@ -209,7 +209,7 @@ def _coverage(outlines: list[Points], center: Field, size_wh: tuple[int, int]) -
     shift = 4
     polygons = [np.round((points + center - 0.5) * (1 << shift)).astype(np.int32) for points in outlines]
     cv2.fillPoly(canvas, polygons, 255, lineType=cv2.LINE_AA, shift=shift)
-    return canvas.astype(np.float32) / 255
+    return np.asarray(canvas.astype(np.float32) / 255, np.float32)
 
 
 def _clutter(rng: np.random.Generator, image: Field, scale: float) -> None:
@@ -295,13 +295,13 @@ def draw_scene(seed: int, settings: SceneSettings | None = None) -> Scene:
         if rng.random() < 0.6:
             offset = rng.uniform(0.03, 0.10) * side
             shadow = _coverage(outlines, center + np.float32(offset), size_wh)
-            shadow = cv2.GaussianBlur(shadow, (0, 0), max(0.8, 0.05 * side))
+            shadow = np.asarray(cv2.GaussianBlur(shadow, (0, 0), max(0.8, 0.05 * side)), np.float32)
             image *= 1 - rng.uniform(0.2, 0.6) * shadow[..., None]
         surface = _surface(rng, size_wh, base, scale)
         if rng.random() < 0.5:  # a lit and a dark side, as a solid body has
             distance = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 3)
             shade = np.clip(distance / max(0.25 * side, 1), 0, 1)
-            surface = surface * (1 - rng.uniform(0, 0.5) * (1 - shade[..., None]))
+            surface = np.asarray(surface * (1 - rng.uniform(0, 0.5) * (1 - shade[..., None])), np.float32)
         image[:] = image * (1 - cover[..., None]) + surface * cover[..., None]
         placed.append((center, side))
         drawn.append((shape, color, float(mask.sum()), touches))
@@ -321,10 +321,10 @@ def _finish(
     """Camera faults, then keep the objects that are large and visible enough, renumbered."""
     scale = min(settings.size_wh) / 256
     if rng.random() < 0.5:
-        image = cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.3, 1.3) * scale))
+        image = np.asarray(cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.3, 1.3) * scale)), np.float32)
     image = image * rng.uniform(0.75, 1.15) + rng.uniform(-15, 15)
-    image = image + rng.normal(0, rng.uniform(0, 9), image.shape)
-    pixels = image.clip(0, 255).astype(np.uint8)
+    noisy = image + rng.normal(0, rng.uniform(0, 9), image.shape)
+    pixels = noisy.clip(0, 255).astype(np.uint8)
 
     kept: dict[int, int] = {}
     objects: list[SceneObject] = []

@@ -94,7 +94,8 @@ def _point_prompt(
 def make_batch(pack: ScenePack, seed: int, step: int) -> Batch:
     """The step's batch: the same for the same seed and step, wherever and whenever it is made."""
     rng = np.random.default_rng([seed, step])
-    images, points, labels, point_target = [], [], [], []
+    images: list[NDArray[np.float32]] = []
+    points, labels, point_target = [], [], []
     boxes, box_target = [], []
     while len(images) < BATCH:
         index = int(rng.integers(len(pack)))
@@ -167,7 +168,7 @@ def learning_rate(step: int, steps: int, peak: float) -> float:
     """Linear warm-up over 300 steps, level, then down to nothing over the last quarter."""
     decay_from = 0.75 * steps
     if step > decay_from:
-        return peak * max(0.0, 1 - ((step - decay_from) / (steps - decay_from)) ** 0.5)
+        return float(peak * max(0.0, 1 - ((step - decay_from) / (steps - decay_from)) ** 0.5))
     return peak * min(1.0, (step + 1) / 300)
 
 
@@ -192,11 +193,11 @@ def follow(average: StarterSam, model: StarterSam, share: float) -> None:
     """
     for mean, value in zip(average.parameters(), model.parameters(), strict=True):
         mean.lerp_(value, share)
-    for mean, value in zip(average.buffers(), model.buffers(), strict=True):
-        if mean.is_floating_point():
-            mean.lerp_(value, share)
+    for kept, current in zip(average.buffers(), model.buffers(), strict=True):
+        if kept.is_floating_point():
+            kept.lerp_(current, share)
         else:
-            mean.copy_(value)
+            kept.copy_(current)
 
 
 def train(steps: int, scenes: int, seed: int, folder: Path, output: Path, peak: float) -> None:

@@ -8,8 +8,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from tator_sdk.errors import TatorError
 
-class EncoderError(Exception):
+
+class EncoderError(TatorError):
     """An encoder could not be loaded or used; the message is one sentence for a person."""
 
 

@@ -7,6 +7,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tator_sdk.errors import TatorError
+
 if TYPE_CHECKING:  # the names are also wanted where there is no torch
     from torch import device as Device
 
@@ -39,7 +41,7 @@ SEGMENTERS = {
 }
 
 
-class UnknownSegmenter(Exception):
+class UnknownSegmenter(TatorError):
     """A name that is not in the table; the message is one sentence for a person."""
 
 

@@ -10,10 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tator_ml.engine.segmenters import weights
+from tator_ml.engine.segmenters import published, weights
 from tator_ml.engine.segmenters.base import Decoded, Embedding, Prompts
 from tator_ml.engine.segmenters.sam1 import Frame
 from tator_ml.engine.segmenters.starter_model import IMAGE_SIZE, StarterSam
+
+STARTER_WEIGHTS = Path(__file__).parents[2] / "weights" / published("starter").weights
 
 
 class StarterSegmenter:

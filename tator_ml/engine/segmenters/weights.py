@@ -13,17 +13,18 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tator_ml.engine.segmenters import published
+from tator_sdk.errors import TatorError
 
 # Every part begins with a letter or digit, so that no part can be "..".
 _HUB_FILE = re.compile(r"(\w[\w.-]*/\w[\w.-]*):(\w[\w.-]*(?:/\w[\w.-]*)*)")
 _KEYS_NAMED = 3
 
 
-class WeightsMissing(Exception):
+class WeightsMissing(TatorError):
     """No weights to be found; the message is one sentence: which file, and the folder to put it in."""
 
 
-class WeightsUnreadable(Exception):
+class WeightsUnreadable(TatorError):
     """The file is damaged or holds something else; the message is one sentence for a person."""
 
 
