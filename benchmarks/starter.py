@@ -8,7 +8,7 @@ network's weights replaced by noise.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,12 +48,14 @@ class Case:
     index: int
     xyxy: Xyxy
 
-    @property
-    def mask(self) -> NDArray[np.bool_]:
-        return self.scene.mask(self.index)
+    def point(self) -> tuple[float, float]:
+        """A click well inside of it, pixels."""
+        return center_point(self.scene.mask(self.index))
 
-    def point(self, index: int | None = None) -> tuple[float, float]:
-        return center_point(self.scene.mask(self.index if index is None else index))
+
+def as_xyxy(edges: Iterable[float]) -> Xyxy:
+    x0, y0, x1, y1 = (float(edge) for edge in edges)
+    return x0, y0, x1, y1
 
 
 def cases(segmenter: Segmenter, scenes: list[Scene]) -> list[Case]:
@@ -61,7 +63,7 @@ def cases(segmenter: Segmenter, scenes: list[Scene]) -> list[Case]:
     for scene in scenes:
         embedding = segmenter.encode(scene.image)
         for index, one in enumerate(scene.objects):
-            made.append(Case(scene, embedding, index, tuple(float(edge) for edge in one.xyxy)))
+            made.append(Case(scene, embedding, index, as_xyxy(one.xyxy)))
     return made
 
 
@@ -88,8 +90,7 @@ def loose_figures(segmenter: Segmenter, held_out: list[Case], guard: Guard) -> l
     rng = np.random.default_rng(15)
     before, after, raw, refined = [], [], [], []
     for case in held_out:
-        whole = tuple(int(edge) for edge in case.xyxy)
-        drawn = tuple(float(edge) for edge in loosened(rng, whole, 0.15))
+        drawn = as_xyxy(loosened(rng, case.xyxy, 0.15))
         before.append(iou_xyxy(drawn, case.xyxy))
         for box, used, unguarded in loose(segmenter, case.embedding, [drawn], guard):
             after.append(iou_xyxy(box, case.xyxy))
@@ -154,8 +155,8 @@ def grab_cut(image: NDArray[np.uint8], point: tuple[float, float]) -> Xyxy:
     center = (int(point[0]), int(point[1]))
     cv2.circle(mask, center, 30, cv2.GC_PR_FGD, -1)
     cv2.circle(mask, center, 5, cv2.GC_FGD, -1)
-    models = np.zeros((1, 65)), np.zeros((1, 65))
-    cv2.grabCut(image, mask, None, *models, 3, cv2.GC_INIT_WITH_MASK)
+    back_model, front_model = np.zeros((1, 65)), np.zeros((1, 65))
+    cv2.grabCut(image, mask, (0, 0, 0, 0), back_model, front_model, 3, cv2.GC_INIT_WITH_MASK)
     front = ((mask == cv2.GC_FGD) | (mask == cv2.GC_PR_FGD)).astype(np.uint8)
     _, labels = cv2.connectedComponents(front)
     return tight_box(labels == labels[center[1], center[0]])
@@ -201,7 +202,7 @@ def photo_figures(segmenter: Segmenter, guard: Guard) -> list[Figure]:
         pixels = decode_image((PHOTOS / "images" / picture["file_name"]).read_bytes(), 10**8)
         embedding = segmenter.encode(pixels)
         whole = [(x, y, x + width, y + height) for x, y, width, height in truths]
-        drawn = [tuple(float(edge) for edge in loosened(rng, box, 0.15)) for box in whole]
+        drawn = [as_xyxy(loosened(rng, box, 0.15)) for box in whole]
         for truth, box, (answer, used, unguarded) in zip(
             whole, drawn, loose(segmenter, embedding, drawn, guard), strict=True
         ):

@@ -19,6 +19,7 @@ from rich.console import Console
 from demo.check import Checker, verdict
 from demo.environment import ENVIRONMENT, ensure_environment
 from demo.stack import DemoSettings, DemoStack
+from label_config.errors import LabelConfigError
 from tator_ml.processes import Report, termination_as_exit
 from tator_sdk.auth import LabelStudioAuth
 from tator_sdk.errors import TatorError
@@ -47,7 +48,7 @@ def main() -> int:
     except KeyboardInterrupt:
         console.print("everything is stopped")
         return 130
-    except TatorError as error:
+    except (TatorError, LabelConfigError) as error:
         console.print(f"[bold red]demo:[/] {error}", highlight=False)
     return 1
 

@@ -115,7 +115,7 @@ class DemoStack:
     def _connect(self) -> None:
         """Project, tasks and connection: whatever is missing is made, nothing is doubled."""
         own, settings = self._wanted.images is not None, self.settings
-        studio = open_studio(settings)
+        studio: Any = open_studio(settings)  # the SDK's answers have optional fields throughout
         title = OWN_PROJECT if own else PROJECT
         classes = list(self._wanted.classes) if own else pictures.classes()
         with sentences(settings.label_studio_url):

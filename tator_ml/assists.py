@@ -7,7 +7,6 @@ them, so that a further point changes the same region; a tweaked box keeps the i
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -129,10 +128,6 @@ def _is_positive(item: Json) -> bool:
     return bool(item.get("is_positive", _value(item).get("positive", True)))
 
 
-def _object_id(prompt_id: str) -> str:
-    return hashlib.sha256(f"tator:{prompt_id}".encode()).hexdigest()[:10]
-
-
 def _options(control: Control, labels: Sequence[str], project_assists: frozenset[str] | None) -> tuple[bool, bool]:
     """Whether to refine and to classify: label and tag decide, else the project, else both."""
     chosen = control.assists_for(labels[0] if labels else None)
@@ -187,7 +182,7 @@ class Drawing:
         refine, classify = _options(self.control, labels, self.project_assists)
         return Assist(
             prompt=Prompt(points, positive),
-            region_id=_object_id(str(self.items[0].get("id"))),
+            region_id=str(self.items[0].get("id")),
             output=choose_output(self.interface, self.control, self.image_name),
             image_name=self.image_name,
             labels=labels,

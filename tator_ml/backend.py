@@ -6,9 +6,12 @@ import logging
 import re
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from label_config.errors import LabelConfigError
+from label_config.interface import split_words
 from label_config.reader import Control, Interface, read_cached
 from tator_ml import dialect
 from tator_ml.assists import (
@@ -129,43 +132,50 @@ class TatorBackend:
         return self._result()
 
     def _opened(self, task: Json) -> Result:
-        """A task without prompt: warm its picture; refine or classify predictions where asked to."""
+        """A task without prompt: warm its pictures; refine or classify predictions where asked to.
+
+        Label Studio makes the annotator wait for this answer, so a picture is fetched here only if the answer
+        depends on it.
+        """
         regions: list[Region] = []
         version = ""
         for image in self.interface.images:
+            standing = self._standing_work(task, image.name)
+            if not standing:
+                self._services.preloads.submit(partial(self._warm, task, image.name))
+                continue
             ref = self._fetch(task, image.name)
-            wanted = self._standing_work(task, image.name, ref)
-            if wanted:
-                answer = self._answer(ref, wanted)
-                version = answer.model_version
-                regions += self._written(wanted, answer)
-            else:
-                self._services.notices.opened(self.project, self._services.engine.warm(ref.image))
+            assists = [assist for drawing in standing for assist in replace(drawing, size_wh=ref.size_wh).assists()]
+            answer = self._answer(ref, assists)
+            version = answer.model_version
+            regions += self._written(assists, answer)
         return self._result(regions, version) if regions else NOTHING_TO_STORE
 
-    def _standing_work(self, task: Json, image_name: str, ref: ImageRef) -> list[Assist]:
-        """Assists for the newest prediction's boxes whose tag has ``model_on_open``."""
+    def _warm(self, task: Json, image_name: str) -> None:
+        """Fetch a picture and have it encoded; runs behind the answer."""
+        try:
+            ref = self._fetch(task, image_name)
+            self._services.notices.opened(self.project, self._services.engine.warm(ref.image))
+        except (TatorError, LabelConfigError) as error:
+            log.warning("project %s, task %s is not warm: %s", self.project, _task_id(task), error)
+            self._services.notices.failed(self.project, str(error))
+
+    def _standing_work(self, task: Json, image_name: str) -> list[Drawing]:
+        """The newest prediction's boxes whose tag has ``model_on_open``; their picture's size is not known yet."""
         predictions = task.get("predictions") or []
-        if not predictions:
-            return []
+        newest = predictions[-1] if predictions and isinstance(predictions[-1], Mapping) else {}
+        asked = {
+            control.name: (control, frozenset(split_words(control.options["on_open"])))
+            for control in self.interface.controls
+            if "on_open" in control.options
+        }
         work = []
-        for item in predictions[-1].get("result") or []:
-            if item.get("to_name") != image_name or item.get("type") not in BOX_TYPES:
-                continue
-            control = self.interface.control(str(item.get("from_name")))
-            wanted = {word.strip() for word in control.options.get("on_open", "").split(",")} - {""}
-            if wanted:
-                drawing = Drawing(
-                    self.interface,
-                    control,
-                    image_name,
-                    [item],
-                    task,
-                    ref.size_wh,
-                    frozenset({str(item.get("id"))}),
-                    frozenset(wanted),
-                )
-                work += drawing.assists()
+        for item in newest.get("result") or []:
+            if item.get("from_name") in asked and item.get("to_name") == image_name and item.get("type") in BOX_TYPES:
+                control, wanted = asked[item["from_name"]]
+                pending = frozenset({str(item.get("id"))})
+                unknown = (0, 0)
+                work.append(Drawing(self.interface, control, image_name, [item], task, unknown, pending, wanted))
         return work
 
     def _interactive(self, task: Json, context: Json) -> Result:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -29,6 +31,21 @@ class Fetches(Protocol):
         ...
 
 
+class Preloads:
+    """A few threads for what nobody waits for; what is too much is dropped, since it only saves time later."""
+
+    def __init__(self, threads: int = 2, most_waiting: int = 32) -> None:
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="tator-preload")
+        self._room = threading.BoundedSemaphore(threads + most_waiting)
+
+    def submit(self, work: Callable[[], None]) -> bool:
+        """Do it in the background; False when it was dropped."""
+        if not self._room.acquire(blocking=False):
+            return False
+        self._pool.submit(work).add_done_callback(lambda _: self._room.release())
+        return True
+
+
 @dataclass(frozen=True)
 class Services:
     """State with its owner; nothing of it is global."""
@@ -40,6 +57,7 @@ class Services:
     suggestions: Suggestions
     notices: Notices = field(default_factory=Notices)
     pending: PendingPrompts = field(default_factory=PendingPrompts)
+    preloads: Preloads = field(default_factory=lambda: Preloads())
 
 
 class EngineWatch:

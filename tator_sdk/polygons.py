@@ -32,7 +32,7 @@ def polygons_of_mask(mask: MaskArray, least_iou: float = 0.98) -> list[Polygon]:
     # Contours run through pixel centres, half a pixel inside of the area: on a doubled grid only a quarter.
     doubled = part.repeat(2, axis=0).repeat(2, axis=1)
     contours, _ = cv2.findContours(doubled, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    ordered = sorted(contours, key=cv2.contourArea, reverse=True)
+    ordered = [np.asarray(contour, np.int32) for contour in sorted(contours, key=cv2.contourArea, reverse=True)]
     simple = [_simplified(contour, doubled.shape, least_iou) for contour in ordered]
     return [(points + 0.5) / 2 - 1 + np.array([x0, y0]) for points in simple if len(points) >= 3]
 
@@ -42,7 +42,7 @@ def _simplified(contour: NDArray[np.int32], shape: tuple[int, ...], least_iou: f
     low, high, best = 0.0, float(max(shape)), contour
     for _ in range(12):  # the error grows with epsilon, so halving finds about the largest that still fits
         middle = (low + high) / 2
-        tried = cv2.approxPolyDP(contour, middle, True)
+        tried = np.asarray(cv2.approxPolyDP(contour, middle, True), np.int32)
         if len(tried) >= 3 and iou_of_masks(whole, _painted(tried, shape)) >= least_iou:
             low, best = middle, tried
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -70,6 +71,19 @@ def test_no_pickle_and_no_eval() -> None:
                 if name.split(".")[0] in {"pickle", "dill", "joblib", "shelve", "marshal"}
             ]
     assert not wrong, "\n".join(wrong)
+
+
+def test_own_errors_have_a_sentence_for_a_person() -> None:
+    """``tator`` and the demo print those of ``TatorError``; any other would be a traceback."""
+    bare = {name for name, kind in vars(builtins).items() if isinstance(kind, type) and issubclass(kind, BaseException)}
+    wrong = [
+        f"{path.relative_to(ROOT)}:{node.lineno} {node.name}"
+        for package in ["tator_sdk", "tator_ml", "demo"]
+        for path in sources(package)
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef) and bare & {ast.unparse(base) for base in node.bases}
+    ]
+    assert [line.rsplit(" ", 1)[1] for line in wrong] == ["TatorError"], wrong
 
 
 def test_no_file_has_become_two_nouns() -> None:

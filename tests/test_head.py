@@ -87,7 +87,7 @@ def test_a_verdict_names_the_best_first(row):
     verdict = HEAD.decide(row)
     values = [value for _, value in verdict.top]
     assert values == sorted(values, reverse=True) and values[0] == verdict.probability
-    assert {name: value for name, value in verdict.top} == dict(zip(HEAD.classes, row.tolist(), strict=True))
+    assert dict(verdict.top) == dict(zip(HEAD.classes, row.tolist(), strict=True))
     assert verdict.label in (None, verdict.top[0][0])
 
 

@@ -1,0 +1,1 @@
+"""Learning, run by workers; `training.starter` makes the weights that ship in the package."""

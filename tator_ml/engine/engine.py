@@ -163,7 +163,7 @@ class Engine:
             elif prompt.points_xy:
                 clipped = Prompt(prompt.points_xy, prompt.positive, box or None)
                 segment = segment_points(self._segmenter, warm.embedding, clipped)
-                found[index] = segment and _taken(segment, ask)
+                found[index] = None if segment is None else _taken(segment, ask)
         segments = segment_boxes(self._segmenter, warm.embedding, list(boxed.values())) if boxed else []
         for (index, drawn), segment in zip(boxed.items(), segments, strict=True):
             found[index] = self._guarded(segment, drawn, ask)

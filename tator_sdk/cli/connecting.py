@@ -140,7 +140,7 @@ def assists(
     settings = Settings()
     address = (backend or settings.backend_url).rstrip("/")
     check_backend(settings, address)
-    words = {"none": [], "default": None}
+    words: dict[str, list[str] | None] = {"none": [], "default": None}
     route = f"{address}/tator/api/projects/{project}"
     auth = basic_auth(settings)
     if chosen is None:

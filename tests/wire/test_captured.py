@@ -162,6 +162,32 @@ def test_a_batch_warms_every_picture_and_stores_nothing(running: Running, payloa
     assert running.engine.status().encodings == 1
 
 
+def test_opening_a_task_does_not_wait_for_its_picture(
+    running: Running, pictures: PictureServer, payload: Any
+) -> None:
+    body = payload("predict_batch")["body"]
+    body["tasks"] = body["tasks"][:1]
+    body["tasks"][0]["data"]["image"] = "/slow"
+    pictures.slow.add("/slow")
+    begun = time.monotonic()
+    assert running.predict(body) == [[]]
+    assert time.monotonic() - begun < 0.5
+
+
+def test_predictions_are_refined_where_the_project_asks_for_it(running: Running, payload: Any) -> None:
+    body = payload("predict_batch")["body"]
+    body["label_config"] = body["label_config"].replace(
+        '<RectangleLabels name="rect"', '<RectangleLabels name="rect" model_on_open="refine"'
+    )
+    body["tasks"] = body["tasks"][1:2]
+    (box,) = body["tasks"][0]["predictions"][0]["result"]
+    box["value"].update(x=28.0, y=23.0, width=24.0, height=34.0)
+    (result,) = running.predict(body)
+    (region,) = result["result"]
+    assert region["id"] == box["id"] and near(region["value"], TRUTH) and region["value"]["rectanglelabels"] == ["Ball"]
+    assert result["model_version"] == "bright-1+toy-head-1"
+
+
 def test_words_without_a_model_are_said_on_the_strip(running: Running, payload: Any) -> None:
     body = payload("predict_interactive_textarea_ui")["body"]
     assert running.predict(body)[0]["result"] == []
@@ -220,6 +246,10 @@ def test_the_newer_dialect(running: Running, payload: Any) -> None:
 
 def test_the_token_goes_to_label_studio(running: Running, pictures: PictureServer, payload: Any) -> None:
     running.predict(payload("predict_batch")["body"])
+    for _ in range(100):
+        if pictures.asked:
+            break
+        time.sleep(0.02)
     assert pictures.asked and all(token == "Token legacy" for _, token in pictures.asked)
 
 

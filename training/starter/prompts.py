@@ -31,7 +31,7 @@ def point_inside(rng: np.random.Generator, mask: Mask) -> tuple[float, float]:
     return float(xs[pick]), float(ys[pick])
 
 
-def loosened(rng: np.random.Generator, xyxy: tuple[int, int, int, int], share: float) -> NDArray[np.float32]:
+def loosened(rng: np.random.Generator, xyxy: tuple[float, float, float, float], share: float) -> NDArray[np.float32]:
     """The box with each side moved in or out by up to ``share`` of its size, (4,) xyxy pixels."""
     x0, y0, x1, y1 = xyxy
     size = np.array([x1 - x0, y1 - y0, x1 - x0, y1 - y0], np.float32)

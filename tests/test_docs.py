@@ -1,0 +1,55 @@
+"""Documentation is true where a machine can tell: links, pictures, verbs, settings, sizes."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tator_sdk.cli import load_commands
+from tator_sdk.settings import Settings
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+WEIGHTS = ROOT / "tator_ml" / "weights"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
+        if not target.startswith(("http://", "https://")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_verbs_and_settings_exist(page: Path) -> None:
+    text = page.read_text()
+    verbs = {command.name or command.callback.__name__ for command in load_commands().registered_commands}
+    for verb in re.findall(r"`tator ([a-z][a-z-]+)", text):
+        assert verb in verbs, f"{page.name} names `tator {verb}`"
+    fields = {name.upper() for name in Settings.model_fields}
+    for name in re.findall(r"TATOR_([A-Z_]+[A-Z])", text):
+        assert name in fields, f"{page.name} names TATOR_{name}"
+
+
+def test_make_targets_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for page in PAGES:
+        for target in re.findall(r"`make ([a-z-]+)", page.read_text()):
+            assert re.search(rf"^{target}:", makefile, re.M), f"{page.name} names `make {target}`"
+
+
+def test_weights_are_small_enough_to_ship() -> None:
+    files = [path for path in WEIGHTS.rglob("*") if path.is_file()]
+    assert files and all(path.stat().st_size <= 10 * 2**20 for path in files)
+
+
+def test_no_download_addresses_and_no_paths_of_a_machine() -> None:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    assert not {"uv.lock", "poetry.lock", "package-lock.json"} & {Path(name).name for name in listed}
+    for name in listed:
+        path = ROOT / name
+        if path.suffix in {".py", ".md", ".txt", ".toml", ".yml", ".json", ""} and path.is_file():
+            assert str(ROOT.parent) + "/" not in path.read_text(errors="replace") or ROOT.parent == Path("/"), name
