@@ -8,7 +8,7 @@ STUDIO_READY := $(STUDIO)/tator-complete
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint format starter bench clean
+.PHONY: help install demo test test-fast lint format starter bench clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -27,6 +27,8 @@ $(READY): pyproject.toml constraints.txt
 
 $(STUDIO_READY): constraints-label-studio.txt | $(READY)
 	$(BIN)/python -m demo.environment $(STUDIO)
+
+install: $(READY) ## Tator's environment in .venv (every other target makes it too)
 
 demo: $(READY) ## Label Studio with a connected project; IMAGES=folder for your own pictures, CHECK=1 to check and stop
 	@$(BIN)/python -m demo $(if $(CHECK),--check) $(if $(IMAGES),--images "$(IMAGES)") $(if $(CLASSES),--classes "$(CLASSES)")
