@@ -12,6 +12,7 @@ from typing import Any
 from tator_ml.engine.engine import Engine
 from tator_ml.engine.messages import EngineError, Status
 from tator_ml.engine.wire import ANSWER, ASK, MAX_FRAME, STATUS, error_name, listen, receive, send
+from tator_sdk.errors import TatorError
 from tator_sdk.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ class EngineServer:
                 try:
                     reply = {"ok": self._call(message, picture)}
                 except Exception as error:  # one bad call must not end the engine
-                    if error_name(error) == "engine" and not isinstance(error, EngineError):
+                    if not isinstance(error, TatorError):
                         log.exception("call %s failed", message.get("call"))
                         error = EngineError("Tator's engine had an unexpected error; its log says more.")
                     reply = {"error": error_name(error), "message": str(error)}

@@ -162,9 +162,7 @@ def test_a_batch_warms_every_picture_and_stores_nothing(running: Running, payloa
     assert running.engine.status().encodings == 1
 
 
-def test_opening_a_task_does_not_wait_for_its_picture(
-    running: Running, pictures: PictureServer, payload: Any
-) -> None:
+def test_opening_a_task_does_not_wait_for_its_picture(running: Running, pictures: PictureServer, payload: Any) -> None:
     body = payload("predict_batch")["body"]
     body["tasks"] = body["tasks"][:1]
     body["tasks"][0]["data"]["image"] = "/slow"
