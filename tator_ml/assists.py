@@ -1,8 +1,17 @@
 """What an annotator drew → a prompt for the engine, and the engine's answer → regions.
 
-How the editor treats ids decides what is answered under which: a box or a stroke is answered under
-its own id, so it is replaced in place; points are answered under one id made from the first of
-them, so that a further point changes the same region; a tweaked box keeps the id it stands under.
+How the editor treats ids decides what is answered under which:
+
+- A suggestion whose id stands on the canvas replaces that region in place, whatever its type, however it is
+  accepted: all at once in the bottom bar, by itself with the small tick beside it, or automatically. So a
+  box, a stroke and the first point of an object are answered under their own ids, and the answer to a
+  further point, which comes with all earlier ones, changes the same region.
+- Accepting or rejecting in the bottom bar, or automatically, also deletes every prompt. The small tick and
+  cross delete none: further points of the object stay, and are stored as key points with the annotation.
+- A tweaked box keeps the id it stands under, so the small tick leaves the point that asked for it.
+- Whatever is suggested next replaces what is pending. A prompt with another label or tool, before the first
+  is accepted, therefore takes the first away.
+- What is pending when the annotation is submitted is not stored: the prompt is, as it was drawn.
 """
 
 from __future__ import annotations
@@ -228,7 +237,9 @@ class Drawing:
         point = read_point(_value(self.items[-1]), self.size_wh)
         standing = box_under(point, standing_regions(self.task), self.image_name, self.size_wh)
         if standing is None:
-            raise AssistError("There is no box under the point; click inside the box that you want tightened.")
+            raise AssistError(
+                "There is no box under the point; Ctrl-click inside the one to tighten (a new one: five seconds later)."
+            )
         item, box = standing
         refine, classify = _options(self.control, labels_of(self.items[-1]), self.project_assists)
         return Assist(

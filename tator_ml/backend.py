@@ -183,8 +183,11 @@ class TatorBackend:
         if not items:  # a prompt was deleted, or the annotation is being submitted
             return self._result()
         control = self._control(items[-1])
-        if prompt_kind(control, labels_of(items[-1])) == "text":
+        kind = prompt_kind(control, labels_of(items[-1]))
+        if kind == "text":
             raise AssistError("No model for words is set up on this backend; click or draw instead.")
+        if kind == "points":
+            items = self._services.pending.points(items, task)
         image_name = str(items[-1].get("to_name") or control.to_name[0])
         begun = time.monotonic()
         pending = self._services.pending.of(items, task)

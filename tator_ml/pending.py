@@ -1,9 +1,10 @@
-"""Which of the boxes in a request wait for an answer.
+"""Which of the prompts in a request wait for an answer.
 
-The editor sends every box of a label with each new one, the new one last, and marks none as new. Not
-to be touched are those that carry a score, since only an answer gives one; those of submitted
-annotations and predictions; those that we answered and that no longer stand as they were drawn; and
-those of a draft, unless it is the last, because a draft may be saved while a prompt still waits.
+The editor sends every box or point of a label with each new one, the new one last, and marks none as
+new. Boxes not to be touched are those that carry a score, since only an answer gives one; those of
+submitted annotations and predictions; those that we answered and that no longer stand as they were
+drawn; and those of a draft, unless it is the last, because a draft may be saved while a prompt still
+waits. Of the points, those that an earlier object left behind are no part of the new one.
 """
 
 from __future__ import annotations
@@ -39,10 +40,11 @@ def _ids(task: Json, *sources: str) -> set[str]:
 
 
 class PendingPrompts:
-    """Remembers how each answered prompt was drawn."""
+    """Remembers how each box was drawn and with which first point each further one was sent."""
 
     def __init__(self) -> None:
         self._drawn: OrderedDict[Key, tuple[Any, ...]] = OrderedDict()
+        self._first: OrderedDict[Key, str] = OrderedDict()
         self._lock = threading.Lock()
 
     def of(self, items: Sequence[Json], task: Json) -> frozenset[str]:
@@ -66,12 +68,40 @@ class PendingPrompts:
                     pending.add(name)
             return frozenset(pending)
 
+    def points(self, items: Sequence[Json], task: Json) -> list[Json]:
+        """Those of a request's points that mean one object, oldest first.
+
+        An object's answer takes the id of its first point. Accepted with the small tick beside it, the answer
+        replaces that point only: further ones stay on the canvas, and come again with the next object's.
+        Where the first was deleted by hand instead, the editor sends the others at once, by themselves.
+        Neither are points prompts that came with the page: the editor does not say whether those are positive.
+
+        Args:
+            items: the request's points.
+            task: its task, with annotations and predictions.
+        """
+        stored = _ids(task, "annotations", "predictions")
+        told = "is_positive" in items[-1]
+        standing = [
+            item for item in items if str(item.get("id")) not in stored and not (told and "is_positive" not in item)
+        ] or list(items[-1:])
+        ids = {str(item.get("id")) for item in standing}
+        with self._lock:
+            firsts = [self._first.get((task.get("id"), name := str(item.get("id"))), name) for item in standing]
+            meant = [item for item, first in zip(standing, firsts, strict=True) if first in ids] or standing
+            for item in meant:
+                _remember(self._first, (task.get("id"), str(item.get("id"))), str(meant[0].get("id")))
+        return meant
+
     def answered(self, items: Sequence[Json], task: Json) -> None:
         """Remember prompts of a task that were answered."""
         with self._lock:
             for item in items:
-                key = (task.get("id"), str(item.get("id")))
-                self._drawn[key] = _shape(item)
-                self._drawn.move_to_end(key)
-            while len(self._drawn) > REMEMBERED:
-                self._drawn.popitem(last=False)
+                _remember(self._drawn, (task.get("id"), str(item.get("id"))), _shape(item))
+
+
+def _remember(memory: OrderedDict[Key, Any], key: Key, value: Any) -> None:
+    memory[key] = value
+    memory.move_to_end(key)
+    while len(memory) > REMEMBERED:
+        memory.popitem(last=False)

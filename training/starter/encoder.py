@@ -305,7 +305,7 @@ def linear_probe(encoder: Encoder, train_on: Crops, test_on: Crops) -> dict[str,
 def main() -> None:
     """Read the options, train, save, and print the linear probe's accuracies."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=3500)
+    parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--scenes", type=int, default=ENCODER_SCENES)
     parser.add_argument("--held-out", type=int, default=500, help="scenes for the linear probe")
     parser.add_argument("--seed", type=int, default=7)
