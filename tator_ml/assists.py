@@ -16,6 +16,7 @@ How the editor treats ids decides what is answered under which:
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -137,6 +138,10 @@ def _is_positive(item: Json) -> bool:
     return bool(item.get("is_positive", _value(item).get("positive", True)))
 
 
+def _object_id(prompt_id: str) -> str:
+    return hashlib.sha256(f"tator:{prompt_id}".encode()).hexdigest()[:10]
+
+
 def _options(control: Control, labels: Sequence[str], project_assists: frozenset[str] | None) -> tuple[bool, bool]:
     """Whether to refine and to classify: label and tag decide, else the project, else both."""
     chosen = control.assists_for(labels[0] if labels else None)
@@ -189,10 +194,12 @@ class Drawing:
             raise AssistError("All points are negative; click once on the object itself.")
         labels = labels_of(self.items[0])
         refine, classify = _options(self.control, labels, self.project_assists)
+        output = choose_output(self.interface, self.control, self.image_name)
+        first = str(self.items[0].get("id"))
         return Assist(
             prompt=Prompt(points, positive),
-            region_id=str(self.items[0].get("id")),
-            output=choose_output(self.interface, self.control, self.image_name),
+            region_id=_object_id(first) if output.result_type in BOX_TYPES else first,
+            output=output,
             image_name=self.image_name,
             labels=labels,
             refine=refine,

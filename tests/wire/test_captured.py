@@ -98,10 +98,9 @@ def test_points_of_an_earlier_object_are_left_out(running: Running, payload: Any
     body = payload("predict_interactive_keypoint_ui")["body"]
     template = body["params"]["context"]["result"][0]
 
-    def click(*ids: str, **changes: Any) -> tuple[str, list[list[int]]]:
+    def click(*ids: str) -> tuple[str, list[list[int]]]:
         """The answer's id, and the labels of the points that were decoded."""
         points = [{**template, "id": name, "value": {**template["value"], **INSIDE}} for name in ids]
-        points[0].update(changes)
         body["params"]["context"]["result"] = points
         (region,) = running.predict(body)[0]["result"]
         prompts = running.segmenter.decoded[-1]

@@ -1,0 +1,245 @@
+"""Every way of accepting leaves exactly one region for one object, in the real editor and in its storage.
+
+What Label Studio does by itself, where that is not what one would expect, is tested too: it is what
+people are told (see ``tator_ml/assists.py``), and a newer release may do otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from demo.pictures import TruthObject
+from demo.stack import DemoStack
+from tator_sdk.geometry import iou_xyxy
+from tator_sdk.studio import open_studio
+
+from .editor import BOX, POINT, Editor, corners, loosely, objects_of
+
+pytestmark = [pytest.mark.browser, pytest.mark.studio, pytest.mark.timeout(400)]
+
+WAYS: dict[str, Callable[[Editor], None]] = {"all at once": Editor.accept, "by itself": Editor.tick}
+accepting = pytest.mark.parametrize("accept", WAYS.values(), ids=WAYS)
+
+
+@dataclass
+class Scene:
+    """A task of its own, opened in the editor.
+
+    Attributes:
+        first: an object of the picture.
+        second: another one, well away from the first.
+    """
+
+    editor: Editor
+    studio: Any
+    first: TruthObject
+    second: TruthObject
+
+    def stored(self) -> list[dict[str, Any]]:
+        """What is stored of the task's one annotation; no prediction may ever be."""
+        assert list(self.studio.predictions.list(task=self.editor.task)) == []
+        (annotation,) = self.studio.annotations.list(id=self.editor.task)
+        return list(annotation.result)
+
+    def point(self, one: TruthObject, *held: str, label: str | None = None) -> str:
+        """Click an object; gives the id of what is suggested."""
+        self.editor.tool(POINT)
+        self.editor.label(label or one.label, POINT)
+        self.editor.click(one.point, *held)
+        (suggested,) = self.editor.suggested
+        return str(suggested["id"])
+
+    def box(self, one: TruthObject, label: str | None = None) -> None:
+        """Draw a loose box around an object."""
+        self.editor.tool(BOX)
+        self.editor.label(label or one.label, BOX)
+        self.editor.drag(loosely(one.xyxy))
+
+
+@pytest.fixture(scope="module")
+def picture(stack: DemoStack) -> tuple[dict[str, Any], list[TruthObject]]:
+    """A task's data with the scene of most objects that stand apart."""
+    tasks = open_studio(stack.settings).tasks.list(project=stack.project)
+    return max(((task.data, objects_of(stack, task)) for task in tasks), key=lambda pair: len(pair[1]))
+
+
+@pytest.fixture
+def scene(stack: DemoStack, page: Any, picture: tuple[dict[str, Any], list[TruthObject]]) -> Scene:
+    """A new task, so that no draft of another test is on it."""
+    data, (first, second, *_) = picture
+    studio = open_studio(stack.settings)
+    made = studio.projects.import_tasks(id=stack.project, request=[{"data": data}], return_task_ids=True)
+    return Scene(Editor(page, stack, made.task_ids[0]), studio, first, second)
+
+
+def assert_boxes(regions: list[dict[str, Any]], *truth: TruthObject) -> None:
+    """One box for each object and nothing else, each at its place."""
+    assert [region["type"] for region in regions] == ["rectanglelabels"] * len(truth)
+    assert len({region["id"] for region in regions}) == len(truth)
+    for region, one in zip(regions, truth, strict=True):
+        assert iou_xyxy(corners(region), one.xyxy) > 0.7, (region, one)
+        assert region["value"]["rectanglelabels"] == [one.label] and "score" in region
+
+
+@accepting
+def test_a_point_becomes_one_box(scene: Scene, accept: Callable[[Editor], None]) -> None:
+    suggested = scene.point(scene.first)
+    accept(scene.editor)
+    assert [region["id"] for region in scene.editor.regions()] == [suggested]
+    scene.editor.submit()
+    assert_boxes(scene.stored(), scene.first)
+
+
+@accepting
+def test_a_loose_box_is_tightened_in_place(scene: Scene, accept: Callable[[Editor], None]) -> None:
+    scene.box(scene.first)
+    (drawn,) = scene.editor.regions()
+    accept(scene.editor)
+    assert [region["id"] for region in scene.editor.regions()] == [drawn["id"]]
+    scene.editor.submit()
+    assert_boxes(scene.stored(), scene.first)
+
+
+def test_a_point_and_a_box_are_accepted_automatically(scene: Scene) -> None:
+    scene.editor.auto_accept(True)
+    scene.point(scene.first)
+    scene.box(scene.second)
+    scene.editor.submit()
+    assert_boxes(scene.stored(), scene.first, scene.second)
+
+
+def test_several_points_become_one_box(scene: Scene) -> None:
+    suggested = scene.point(scene.first)
+    beside = TruthObject(scene.first.label, scene.first.xyxy, scene.second.point)
+    assert scene.point(beside, "Alt") == suggested
+    scene.editor.accept()
+    scene.editor.submit()
+    assert_boxes(scene.stored(), scene.first)
+
+
+def test_the_small_tick_leaves_further_points_and_they_do_not_disturb_the_next_object(scene: Scene) -> None:
+    suggested = scene.point(scene.first)
+    beside = TruthObject(scene.first.label, scene.first.xyxy, scene.second.point)
+    assert scene.point(beside, "Alt") == suggested
+    scene.editor.tick()
+    accepted, left = scene.editor.regions()
+    assert (accepted["id"], accepted["prompt"], left["prompt"]) == (suggested, False, True)
+    # the point that takes the second object away from the first one stands on it, with the same label
+    scene.point(scene.second, "Control", label=scene.first.label)
+    scene.editor.accept()
+    scene.editor.submit()
+    first, second = scene.stored()
+    assert_boxes([first], scene.first)
+    assert iou_xyxy(corners(second), scene.second.xyxy) > 0.7
+
+
+def test_what_is_pending_at_submission_is_stored_as_it_was_drawn(scene: Scene) -> None:
+    scene.point(scene.first)
+    (drawn,) = scene.editor.regions()
+    scene.editor.submit()
+    (stored,) = scene.stored()
+    assert (stored["id"], stored["type"]) == (drawn["id"], "keypointlabels")
+
+
+def test_a_box_pending_at_submission_is_stored_once(scene: Scene) -> None:
+    scene.box(scene.first)
+    (drawn,) = scene.editor.regions()
+    scene.editor.submit()
+    (stored,) = scene.stored()
+    assert (stored["id"], stored["type"], "score" in stored) == (drawn["id"], "rectanglelabels", False)
+
+
+def test_an_accepted_box_stays_as_it_is_when_another_is_drawn(scene: Scene) -> None:
+    scene.box(scene.first)
+    (before,) = scene.editor.suggested
+    scene.editor.accept()
+    scene.box(scene.second, label=scene.first.label)
+    scene.editor.accept()
+    scene.editor.submit()
+    first, second = scene.stored()
+    assert_boxes([first], scene.first)
+    assert first["value"] == pytest.approx(before["value"]) and second["id"] != first["id"]
+    assert iou_xyxy(corners(second), scene.second.xyxy) > 0.7
+
+
+@accepting
+def test_two_boxes_wait_side_by_side(scene: Scene, accept: Callable[[Editor], None]) -> None:
+    scene.box(scene.first)
+    scene.box(scene.second, label=scene.first.label)
+    drawn = [region["id"] for region in scene.editor.regions()]
+    assert [one["id"] for one in scene.editor.suggested] == drawn
+    while scene.editor.suggested:
+        accept(scene.editor)
+    scene.editor.submit()
+    stored = scene.stored()
+    assert [region["id"] for region in stored] == drawn
+    for region, one in zip(stored, (scene.first, scene.second), strict=True):
+        assert iou_xyxy(corners(region), one.xyxy) > 0.7
+
+
+@pytest.mark.parametrize("by_hand", [True, False], ids=["drawn by hand", "accepted"])
+def test_a_standing_box_is_tweaked_in_place(scene: Scene, by_hand: bool) -> None:
+    editor = scene.editor
+    with editor.page.expect_response(lambda answer: "/drafts" in answer.url):  # the box is known with the draft
+        if by_hand:
+            editor.tool(BOX, smart=False)
+            editor.label(scene.first.label, BOX)
+            editor.drag(loosely(scene.first.xyxy, 0.12), asks=False)
+        else:
+            scene.point(scene.first)
+            editor.accept()
+    (standing,) = editor.regions()
+    editor.page.keyboard.press("k")
+    editor.page.keyboard.press("x")
+    editor.click(scene.first.point, "Control")
+    assert [one["id"] for one in editor.suggested] == [standing["id"]]
+    editor.accept()
+    assert [region["id"] for region in editor.regions()] == [standing["id"]]
+    editor.submit()
+    assert_boxes(scene.stored(), scene.first)
+
+
+def test_what_is_rejected_leaves_nothing(scene: Scene) -> None:
+    scene.point(scene.first)
+    scene.editor.reject()
+    assert scene.editor.regions() == []
+    assert list(scene.studio.annotations.list(id=scene.editor.task)) == []
+
+
+def test_the_small_cross_leaves_the_point(scene: Scene) -> None:
+    suggested = scene.point(scene.first)
+    scene.editor.cross()
+    (left,) = scene.editor.regions()
+    assert (left["id"], left["type"], left["prompt"]) == (suggested, "keypointlabels", True)
+
+
+def test_a_prompt_with_another_label_takes_away_what_is_pending(scene: Scene) -> None:
+    scene.point(scene.first)
+    other = next(label for label in ("Disc", "Ring") if label != scene.first.label)
+    scene.point(scene.second, label=other)
+    scene.editor.accept()
+    scene.editor.submit()
+    (region,) = scene.stored()
+    assert iou_xyxy(corners(region), scene.second.xyxy) > 0.7
+
+
+def test_the_strip_says_what_went_wrong(scene: Scene) -> None:
+    from playwright.sync_api import expect
+
+    editor = scene.editor
+    editor.tool(POINT)
+    editor.label(scene.first.label, POINT)
+    editor.click(scene.first.point, "Alt")
+    assert editor.suggested == []
+    expect(editor.strip()).to_have_text("All points are negative; click once on the object itself.", timeout=30_000)
+    editor.label(scene.first.label, POINT)
+    editor.click(scene.first.point)
+    expect(editor.strip()).to_contain_text(" ms", timeout=30_000)
+
+
+def test_opening_tasks_stores_no_prediction(scene: Scene, stack: DemoStack) -> None:
+    assert list(scene.studio.predictions.list(project=stack.project)) == []
