@@ -1,17 +1,21 @@
 """What an annotator drew → a prompt for the engine, and the engine's answer → regions.
 
-How the editor treats ids decides what is answered under which:
+What Label Studio's editor does with an answer decides which id it takes (tests/browser/test_accepting.py):
 
-- A suggestion whose id stands on the canvas replaces that region in place, whatever its type, however it is
-  accepted: all at once in the bottom bar, by itself with the small tick beside it, or automatically. So a
-  box, a stroke and the first point of an object are answered under their own ids, and the answer to a
-  further point, which comes with all earlier ones, changes the same region.
-- Accepting or rejecting in the bottom bar, or automatically, also deletes every prompt. The small tick and
-  cross delete none: further points of the object stay, and are stored as key points with the annotation.
-- A tweaked box keeps the id it stands under, so the small tick leaves the point that asked for it.
-- Whatever is suggested next replaces what is pending. A prompt with another label or tool, before the first
-  is accepted, therefore takes the first away.
+- A suggestion whose id stands on the canvas replaces that region in place, however it is accepted: in the
+  bottom bar, with the small tick beside it (polygons have none), or automatically. So a box and a stroke are
+  answered under their own ids, and a tweaked box under the id it stands under.
+- Not so a rectangle in a key point's place: that stays a key point, calls itself a rectangle and is stored
+  without its height. So points are answered with a box under another id, made from the first point's, and
+  with a mask or polygon under the first point's own. A further point comes with all earlier ones and changes
+  the same region.
+- Accepting or rejecting in the bottom bar, or automatically, deletes every prompt. The small tick and cross
+  delete none: points that no region replaced stay, come again with the next object's points of the same
+  label (pending.py leaves them out), and are submitted (leftovers.py takes them out).
+- Whatever is suggested next replaces what is pending: a prompt with another label or tool, before the first
+  is accepted, takes the first away, and accepting in the bottom bar then deletes its prompt as well.
 - What is pending when the annotation is submitted is not stored: the prompt is, as it was drawn.
+- A click or drag that begins inside a standing region takes hold of that region, unless Ctrl is held.
 """
 
 from __future__ import annotations

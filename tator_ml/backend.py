@@ -27,6 +27,7 @@ from tator_ml.assists import (
 from tator_ml.engine.messages import Answer, Ask, Found
 from tator_ml.images.decode import ImageError
 from tator_ml.images.fetch import ImageRef
+from tator_ml.leftovers import remove_leftovers, without_leftovers
 from tator_ml.services import Services, build_services
 from tator_sdk.errors import TatorError
 from tator_sdk.regions import Region
@@ -103,7 +104,28 @@ class TatorBackend:
             What is told to Label Studio, which shows none of it.
         """
         log.info("project %s: event %s", self.project, event)
+        if event in ("ANNOTATION_CREATED", "ANNOTATION_UPDATED"):
+            self._tidy(data.get("annotation"))
         return {"event": event}
+
+    def _tidy(self, annotation: object) -> None:
+        """Free a submitted annotation of the points that asked for its regions; behind the answer."""
+        wanted = self._services.settings.remove_leftover_points
+        if not wanted or not isinstance(annotation, Mapping) or self.project is None:
+            return
+        number, task, result = (annotation.get(key) for key in ("id", "task", "result"))
+        if not (isinstance(number, int) and isinstance(task, int) and isinstance(result, list)):
+            return
+        suggested = self._services.suggestions.of_task(self.project, task)
+        regions = [item for item in result if isinstance(item, Mapping)]
+        if len(without_leftovers(regions, suggested)) < len(regions):
+            self._services.preloads.submit(partial(self._remove_leftovers, number, suggested))
+
+    def _remove_leftovers(self, annotation: int, suggested: Sequence[Json]) -> None:
+        try:
+            remove_leftovers(self._services.settings, annotation, suggested)
+        except TatorError as error:
+            log.warning("project %s, annotation %s keeps its points: %s", self.project, annotation, error)
 
     def _one(self, task: Json, context: Json | None) -> Result:
         try:
@@ -188,6 +210,8 @@ class TatorBackend:
             raise AssistError("No model for words is set up on this backend; click or draw instead.")
         if kind == "points":
             items = self._services.pending.points(items, task)
+            if not items:  # only points of accepted objects are left
+                return self._result()
         image_name = str(items[-1].get("to_name") or control.to_name[0])
         begun = time.monotonic()
         pending = self._services.pending.of(items, task)
@@ -210,7 +234,10 @@ class TatorBackend:
         regions = self._written(assists, answer)
         if not regions:
             raise AssistError("Nothing was found there; click closer to the object's middle or draw a box.")
-        self._services.pending.answered([item for item in items if str(item.get("id")) in pending], task)
+        if kind == "points":
+            self._services.pending.answered_points(items, task, assists[0].region_id)
+        else:
+            self._services.pending.answered([item for item in items if str(item.get("id")) in pending], task)
         self._report(assists, answer, regions, time.monotonic() - begun)
         self._services.suggestions.record(
             self.project, _task_id(task), [str(item.get("id")) for item in items], regions, answer.model_version

@@ -16,7 +16,8 @@ from typing import Any
 
 Json = Mapping[str, Any]
 Key = tuple[object, str]  # task's id and prompt's id
-REMEMBERED = 10_000
+REMEMBERED = 10_000  # prompts of each kind
+SPENT = "spent"  # in place of a region's id: the point's object was accepted
 
 
 def _shape(item: Json) -> tuple[Any, ...]:
@@ -32,19 +33,23 @@ def _shape(item: Json) -> tuple[Any, ...]:
     return (*box, len(runs), hash(tuple(runs))) if isinstance(runs, list) else box
 
 
-def _ids(task: Json, *sources: str) -> set[str]:
-    """Ids of the regions in a task's drafts, annotations or predictions."""
+def _regions(task: Json, *sources: str) -> list[Json]:
+    """The regions in a task's drafts, annotations or predictions."""
     holders = [holder for source in sources for holder in task.get(source) or []]
     regions = [item for holder in holders if isinstance(holder, Mapping) for item in holder.get("result") or []]
-    return {str(item.get("id")) for item in regions if isinstance(item, Mapping)}
+    return [item for item in regions if isinstance(item, Mapping)]
+
+
+def _ids(items: Sequence[Json]) -> set[str]:
+    return {str(item.get("id")) for item in items}
 
 
 class PendingPrompts:
-    """Remembers how each box was drawn and with which first point each further one was sent."""
+    """Remembers how each box was drawn, and which region each point was answered with."""
 
     def __init__(self) -> None:
         self._drawn: OrderedDict[Key, tuple[Any, ...]] = OrderedDict()
-        self._first: OrderedDict[Key, str] = OrderedDict()
+        self._region_of: OrderedDict[Key, str] = OrderedDict()
         self._lock = threading.Lock()
 
     def of(self, items: Sequence[Json], task: Json) -> frozenset[str]:
@@ -54,8 +59,8 @@ class PendingPrompts:
             items: the request's prompts.
             task: its task, with drafts, annotations and predictions.
         """
-        stored = _ids(task, "annotations", "predictions")
-        drafted = _ids(task, "drafts")
+        stored = _ids(_regions(task, "annotations", "predictions"))
+        drafted = _ids(_regions(task, "drafts"))
         with self._lock:
             pending = set()
             for index, item in enumerate(items):
@@ -69,28 +74,33 @@ class PendingPrompts:
             return frozenset(pending)
 
     def points(self, items: Sequence[Json], task: Json) -> list[Json]:
-        """Those of a request's points that mean one object, oldest first.
+        """Those of a request's points that mean one object, oldest first; none where all belong to earlier ones.
 
-        An object's answer takes the id of its first point. Accepted with the small tick beside it, the answer
-        replaces that point only: further ones stay on the canvas, and come again with the next object's.
-        Where the first was deleted by hand instead, the editor sends the others at once, by themselves.
-        Neither are points prompts that came with the page: the editor does not say whether those are positive.
+        Points that the small tick left standing come again with those of the next object. Such a point is known
+        by the region it was answered with: that stands in the draft, which the editor saves every five
+        seconds, or it took the place of the object's first point, which is then missing. Nor are points prompts
+        that were loaded with the page: of those the editor does not say whether they are positive.
 
         Args:
             items: the request's points.
-            task: its task, with annotations and predictions.
+            task: its task, with drafts, annotations and predictions.
         """
-        stored = _ids(task, "annotations", "predictions")
+        stored = _ids(_regions(task, "annotations", "predictions"))
+        standing = stored | _ids(_regions(task, "drafts"))
         told = "is_positive" in items[-1]
-        standing = [
-            item for item in items if str(item.get("id")) not in stored and not (told and "is_positive" not in item)
-        ] or list(items[-1:])
-        ids = {str(item.get("id")) for item in standing}
+        waiting = _ids(items)
+        meant = []
         with self._lock:
-            firsts = [self._first.get((task.get("id"), name := str(item.get("id"))), name) for item in standing]
-            meant = [item for item, first in zip(standing, firsts, strict=True) if first in ids] or standing
-            for item in meant:
-                _remember(self._first, (task.get("id"), str(item.get("id"))), str(meant[0].get("id")))
+            for item in items:
+                key = (task.get("id"), str(item.get("id")))
+                region = self._region_of.get(key, key[1])
+                replaced = (task.get("id"), region) in self._region_of
+                if "id" not in item:  # the newer dialect
+                    meant.append(item)
+                elif region not in waiting and (region in standing or replaced):
+                    self._region_of[key] = SPENT
+                elif region != SPENT and key[1] not in stored and (not told or "is_positive" in item):
+                    meant.append(item)
         return meant
 
     def answered(self, items: Sequence[Json], task: Json) -> None:
@@ -98,6 +108,12 @@ class PendingPrompts:
         with self._lock:
             for item in items:
                 _remember(self._drawn, (task.get("id"), str(item.get("id"))), _shape(item))
+
+    def answered_points(self, items: Sequence[Json], task: Json, region_id: str) -> None:
+        """Remember the points of one object and the region they were answered with."""
+        with self._lock:
+            for item in (item for item in items if "id" in item):
+                _remember(self._region_of, (task.get("id"), str(item.get("id"))), region_id)
 
 
 def _remember(memory: OrderedDict[Key, Any], key: Key, value: Any) -> None:

@@ -112,6 +112,11 @@ class Settings(BaseSettings):
     guard_consistency: float = Field(
         0.80, ge=0, le=1, description="… and boxes drawn a little differently must give this IoU."
     )
+    remove_leftover_points: bool = Field(
+        True,
+        description="After submission, take the points that asked for a region out of its annotation, where the "
+        "editor left them standing.",
+    )
     answer_timeout_seconds: float = Field(
         90.0, gt=0, lt=100, description="Longest answer to Label Studio, which gives up after 100 s."
     )

@@ -36,8 +36,13 @@ _REGIONS = (
 )
 _SUGGESTED = (
     "(wanted) => {" + _ANNOTATION + "const shown = [...annotation.suggestions.values()];"
-    "return shown.length === wanted.length && wanted.every(({id, value}) => shown.some("
-    "(one) => one.cleanId === id && ['x', 'y', 'width', 'height'].every((key) => Math.abs(one[key] - value[key]) < 0.01))); }"
+    "const same = (one, {id, value}) => one.cleanId === id && "
+    "['x', 'y', 'width', 'height'].every((key) => !(key in value) || Math.abs(one[key] - value[key]) < 0.01);"
+    "return shown.length === wanted.length && wanted.every((each) => shown.some((one) => same(one, each))); }"
+)
+_FOOT = (
+    "(index) => {" + _ANNOTATION + "const box = [...annotation.suggestions.values()][index].bboxCoords;"
+    "return box?.right > box?.left && [(box.left + box.right) / 200, box.bottom / 100]; }"
 )
 _NO_PROMPTS = "() => {" + _ANNOTATION + "return [...annotation.areas.values()].every((one) => !one.dynamic); }"
 
@@ -67,12 +72,12 @@ class Editor:
         suggested: what the backend answered last.
     """
 
-    def __init__(self, page: Any, stack: DemoStack, task: int) -> None:
+    def __init__(self, page: Any, stack: DemoStack, task: int, project: int | None = None) -> None:
         self.page = page
         self.task = task
         self.suggested: list[dict[str, Any]] = []
         self._auto_accept = False
-        page.goto(f"{stack.studio.url}/projects/{stack.project}/data?task={task}")
+        page.goto(f"{stack.studio.url}/projects/{project or stack.project}/data?task={task}")
         page.wait_for_selector(".konvajs-content canvas")
         page.wait_for_function(_RESTS, polling=300)
         self._switch(AUTO_ANNOTATION, True)
@@ -172,8 +177,10 @@ class Editor:
         self._press_beside(index, 16)
 
     def _press_beside(self, index: int, offset: float) -> None:
-        x0, _, x1, y1 = corners(self.suggested.pop(index))
-        x, y = self.at(((x0 + x1) / 2, y1))
+        across, down = self.page.wait_for_function(_FOOT, arg=index).json_value()
+        self.page.wait_for_timeout(200)  # a mask's place is known before its buttons stand there
+        del self.suggested[index]
+        x, y = self.at((across * SETTINGS.size_wh[0], down * SETTINGS.size_wh[1]))
         zoom = self._place().zoom
         self.page.mouse.click(x - 32 * zoom + offset, y + 10 * zoom + 16)
         self.page.wait_for_function(_SUGGESTED, arg=self.suggested)
@@ -181,6 +188,16 @@ class Editor:
     def regions(self) -> list[dict[str, Any]]:
         """What stands on the canvas: id, type of result, label, and whether it is a prompt."""
         return list(self.page.evaluate(_REGIONS))
+
+    @contextmanager
+    def draft_with(self, region_id: str) -> Iterator[None]:
+        """Wait until the draft with a region is saved, which the editor does every five seconds."""
+
+        def saves(answer: Any) -> bool:
+            return "/drafts" in answer.url and region_id in (answer.request.post_data or "")
+
+        with self.page.expect_response(saves):
+            yield
 
     def submit(self) -> None:
         """Submit the annotation."""

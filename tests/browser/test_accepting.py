@@ -6,14 +6,17 @@ people are told (see ``tator_ml/assists.py``), and a newer release may do otherw
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
-from demo.pictures import TruthObject
+from demo.pictures import TruthObject, classes
 from demo.stack import DemoStack
+from label_config.build import build
+from tator_sdk.connect import Connection, strip_url
 from tator_sdk.geometry import iou_xyxy
 from tator_sdk.studio import open_studio
 
@@ -22,6 +25,7 @@ from .editor import BOX, POINT, Editor, corners, loosely, objects_of
 pytestmark = [pytest.mark.browser, pytest.mark.studio, pytest.mark.timeout(400)]
 
 WAYS: dict[str, Callable[[Editor], None]] = {"all at once": Editor.accept, "by itself": Editor.tick}
+EDGES = ("x", "y", "width", "height")
 accepting = pytest.mark.parametrize("accept", WAYS.values(), ids=WAYS)
 
 
@@ -39,10 +43,14 @@ class Scene:
     first: TruthObject
     second: TruthObject
 
-    def stored(self) -> list[dict[str, Any]]:
-        """What is stored of the task's one annotation; no prediction may ever be."""
+    def stored(self, count: int) -> list[dict[str, Any]]:
+        """What is stored of the task's one annotation, once it has so many regions; no prediction may ever be."""
         assert list(self.studio.predictions.list(task=self.editor.task)) == []
-        (annotation,) = self.studio.annotations.list(id=self.editor.task)
+        for _ in range(60):
+            (annotation,) = self.studio.annotations.list(id=self.editor.task)
+            if len(annotation.result) == count:
+                break
+            time.sleep(0.25)  # points that were left over are removed behind the submission
         return list(annotation.result)
 
     def point(self, one: TruthObject, *held: str, label: str | None = None) -> str:
@@ -60,20 +68,27 @@ class Scene:
         self.editor.drag(loosely(one.xyxy))
 
 
+Picture = tuple[dict[str, Any], list[TruthObject]]
+
+
 @pytest.fixture(scope="module")
-def picture(stack: DemoStack) -> tuple[dict[str, Any], list[TruthObject]]:
+def picture(stack: DemoStack) -> Picture:
     """A task's data with the scene of most objects that stand apart."""
-    tasks = open_studio(stack.settings).tasks.list(project=stack.project)
+    tasks: Any = open_studio(stack.settings).tasks.list(project=stack.project)
     return max(((task.data, objects_of(stack, task)) for task in tasks), key=lambda pair: len(pair[1]))
 
 
 @pytest.fixture
-def scene(stack: DemoStack, page: Any, picture: tuple[dict[str, Any], list[TruthObject]]) -> Scene:
+def scene(stack: DemoStack, page: Any, picture: Picture) -> Scene:
     """A new task, so that no draft of another test is on it."""
     data, (first, second, *_) = picture
     studio = open_studio(stack.settings)
-    made = studio.projects.import_tasks(id=stack.project, request=[{"data": data}], return_task_ids=True)
-    return Scene(Editor(page, stack, made.task_ids[0]), studio, first, second)
+    return Scene(Editor(page, stack, new_task(studio, stack.project, data)), studio, first, second)
+
+
+def new_task(studio: Any, project: int, data: dict[str, Any]) -> int:
+    made = studio.projects.import_tasks(id=project, request=[{"data": data}], return_task_ids=True)
+    return int(made.task_ids[0])
 
 
 def assert_boxes(regions: list[dict[str, Any]], *truth: TruthObject) -> None:
@@ -89,9 +104,9 @@ def assert_boxes(regions: list[dict[str, Any]], *truth: TruthObject) -> None:
 def test_a_point_becomes_one_box(scene: Scene, accept: Callable[[Editor], None]) -> None:
     suggested = scene.point(scene.first)
     accept(scene.editor)
-    assert [region["id"] for region in scene.editor.regions()] == [suggested]
+    assert [region["id"] for region in scene.editor.regions() if not region["prompt"]] == [suggested]
     scene.editor.submit()
-    assert_boxes(scene.stored(), scene.first)
+    assert_boxes(scene.stored(1), scene.first)
 
 
 @accepting
@@ -101,7 +116,7 @@ def test_a_loose_box_is_tightened_in_place(scene: Scene, accept: Callable[[Edito
     accept(scene.editor)
     assert [region["id"] for region in scene.editor.regions()] == [drawn["id"]]
     scene.editor.submit()
-    assert_boxes(scene.stored(), scene.first)
+    assert_boxes(scene.stored(1), scene.first)
 
 
 def test_a_point_and_a_box_are_accepted_automatically(scene: Scene) -> None:
@@ -109,7 +124,7 @@ def test_a_point_and_a_box_are_accepted_automatically(scene: Scene) -> None:
     scene.point(scene.first)
     scene.box(scene.second)
     scene.editor.submit()
-    assert_boxes(scene.stored(), scene.first, scene.second)
+    assert_boxes(scene.stored(2), scene.first, scene.second)
 
 
 def test_several_points_become_one_box(scene: Scene) -> None:
@@ -118,30 +133,42 @@ def test_several_points_become_one_box(scene: Scene) -> None:
     assert scene.point(beside, "Alt") == suggested
     scene.editor.accept()
     scene.editor.submit()
-    assert_boxes(scene.stored(), scene.first)
+    assert_boxes(scene.stored(1), scene.first)
 
 
-def test_the_small_tick_leaves_further_points_and_they_do_not_disturb_the_next_object(scene: Scene) -> None:
+def test_points_that_the_small_tick_left_do_not_disturb_the_next_object(scene: Scene) -> None:
     suggested = scene.point(scene.first)
     beside = TruthObject(scene.first.label, scene.first.xyxy, scene.second.point)
     assert scene.point(beside, "Alt") == suggested
-    scene.editor.tick()
-    accepted, left = scene.editor.regions()
-    assert (accepted["id"], accepted["prompt"], left["prompt"]) == (suggested, False, True)
-    # the point that takes the second object away from the first one stands on it, with the same label
+    with scene.editor.draft_with(suggested):
+        scene.editor.tick()
+    assert [region["prompt"] for region in scene.editor.regions()] == [True, True, False]
+    # on the second object stands, with the same label, the point that took it away from the first one
     scene.point(scene.second, "Control", label=scene.first.label)
     scene.editor.accept()
     scene.editor.submit()
-    first, second = scene.stored()
+    first, second = scene.stored(2)
     assert_boxes([first], scene.first)
     assert iou_xyxy(corners(second), scene.second.xyxy) > 0.7
+
+
+@accepting
+def test_a_label_that_stays_selected_is_not_stored_twice(scene: Scene, accept: Callable[[Editor], None]) -> None:
+    scene.editor.page.evaluate("() => Htx.settings.toggleContinuousLabeling()")
+    try:
+        scene.point(scene.first)
+        accept(scene.editor)
+        scene.editor.submit()
+        assert_boxes(scene.stored(1), scene.first)
+    finally:
+        scene.editor.page.evaluate("() => Htx.settings.toggleContinuousLabeling()")
 
 
 def test_what_is_pending_at_submission_is_stored_as_it_was_drawn(scene: Scene) -> None:
     scene.point(scene.first)
     (drawn,) = scene.editor.regions()
     scene.editor.submit()
-    (stored,) = scene.stored()
+    (stored,) = scene.stored(1)
     assert (stored["id"], stored["type"]) == (drawn["id"], "keypointlabels")
 
 
@@ -149,7 +176,7 @@ def test_a_box_pending_at_submission_is_stored_once(scene: Scene) -> None:
     scene.box(scene.first)
     (drawn,) = scene.editor.regions()
     scene.editor.submit()
-    (stored,) = scene.stored()
+    (stored,) = scene.stored(1)
     assert (stored["id"], stored["type"], "score" in stored) == (drawn["id"], "rectanglelabels", False)
 
 
@@ -160,9 +187,10 @@ def test_an_accepted_box_stays_as_it_is_when_another_is_drawn(scene: Scene) -> N
     scene.box(scene.second, label=scene.first.label)
     scene.editor.accept()
     scene.editor.submit()
-    first, second = scene.stored()
+    first, second = scene.stored(2)
     assert_boxes([first], scene.first)
-    assert first["value"] == pytest.approx(before["value"]) and second["id"] != first["id"]
+    assert [first["value"][key] for key in EDGES] == pytest.approx([before["value"][key] for key in EDGES])
+    assert second["id"] != first["id"]
     assert iou_xyxy(corners(second), scene.second.xyxy) > 0.7
 
 
@@ -175,32 +203,33 @@ def test_two_boxes_wait_side_by_side(scene: Scene, accept: Callable[[Editor], No
     while scene.editor.suggested:
         accept(scene.editor)
     scene.editor.submit()
-    stored = scene.stored()
+    stored = scene.stored(2)
     assert [region["id"] for region in stored] == drawn
     for region, one in zip(stored, (scene.first, scene.second), strict=True):
         assert iou_xyxy(corners(region), one.xyxy) > 0.7
 
 
+@accepting
 @pytest.mark.parametrize("by_hand", [True, False], ids=["drawn by hand", "accepted"])
-def test_a_standing_box_is_tweaked_in_place(scene: Scene, by_hand: bool) -> None:
+def test_a_standing_box_is_tweaked_in_place(scene: Scene, by_hand: bool, accept: Callable[[Editor], None]) -> None:
     editor = scene.editor
-    with editor.page.expect_response(lambda answer: "/drafts" in answer.url):  # the box is known with the draft
-        if by_hand:
-            editor.tool(BOX, smart=False)
-            editor.label(scene.first.label, BOX)
-            editor.drag(loosely(scene.first.xyxy, 0.12), asks=False)
-        else:
-            scene.point(scene.first)
-            editor.accept()
+    if by_hand:
+        editor.tool(BOX, smart=False)
+        editor.label(scene.first.label, BOX)
+        editor.drag(loosely(scene.first.xyxy, 0.12), asks=False)
+    else:
+        scene.point(scene.first)
+        editor.accept()
     (standing,) = editor.regions()
-    editor.page.keyboard.press("k")
-    editor.page.keyboard.press("x")
+    with editor.draft_with(standing["id"]):  # which makes the box known
+        editor.page.keyboard.press("k")
+        editor.page.keyboard.press("x")
     editor.click(scene.first.point, "Control")
     assert [one["id"] for one in editor.suggested] == [standing["id"]]
-    editor.accept()
-    assert [region["id"] for region in editor.regions()] == [standing["id"]]
+    accept(editor)
+    assert [region["id"] for region in editor.regions() if not region["prompt"]] == [standing["id"]]
     editor.submit()
-    assert_boxes(scene.stored(), scene.first)
+    assert_boxes(scene.stored(1), scene.first)
 
 
 def test_what_is_rejected_leaves_nothing(scene: Scene) -> None:
@@ -211,10 +240,11 @@ def test_what_is_rejected_leaves_nothing(scene: Scene) -> None:
 
 
 def test_the_small_cross_leaves_the_point(scene: Scene) -> None:
-    suggested = scene.point(scene.first)
+    scene.point(scene.first)
+    before = scene.editor.regions()
     scene.editor.cross()
-    (left,) = scene.editor.regions()
-    assert (left["id"], left["type"], left["prompt"]) == (suggested, "keypointlabels", True)
+    assert scene.editor.regions() == before
+    assert [(left["type"], left["prompt"]) for left in before] == [("keypointlabels", True)]
 
 
 def test_a_prompt_with_another_label_takes_away_what_is_pending(scene: Scene) -> None:
@@ -223,8 +253,27 @@ def test_a_prompt_with_another_label_takes_away_what_is_pending(scene: Scene) ->
     scene.point(scene.second, label=other)
     scene.editor.accept()
     scene.editor.submit()
-    (region,) = scene.stored()
+    (region,) = scene.stored(1)
     assert iou_xyxy(corners(region), scene.second.xyxy) > 0.7
+
+
+def test_a_mask_takes_the_points_place(stack: DemoStack, page: Any, picture: Picture) -> None:
+    data, (clicked, *_) = picture
+    studio = open_studio(stack.settings)
+    project = int(studio.projects.create(title="Masks", label_config="<View/>").id or 0)
+    strip = strip_url(stack.settings, stack.settings.backend_url, project)
+    studio.projects.update(project, label_config=build("masks", classes(), strip, project=project))
+    for _ in Connection(stack.settings, project, stack.settings.backend_url).run():
+        pass
+    scene = Scene(Editor(page, stack, new_task(studio, project, data), project), studio, clicked, clicked)
+    suggested = scene.point(clicked)
+    (drawn,) = scene.editor.regions()
+    scene.editor.tick()
+    (accepted,) = scene.editor.regions()
+    assert suggested == drawn["id"] == accepted["id"]
+    scene.editor.submit()
+    (region,) = scene.stored(1)
+    assert (region["id"], region["type"], region["value"]["format"]) == (suggested, "brushlabels", "rle")
 
 
 def test_the_strip_says_what_went_wrong(scene: Scene) -> None:
@@ -237,7 +286,7 @@ def test_the_strip_says_what_went_wrong(scene: Scene) -> None:
     assert editor.suggested == []
     expect(editor.strip()).to_have_text("All points are negative; click once on the object itself.", timeout=30_000)
     editor.label(scene.first.label, POINT)
-    editor.click(scene.first.point)
+    editor.click(scene.first.point, "Control")  # for a point stands there already
     expect(editor.strip()).to_contain_text(" ms", timeout=30_000)
 
 

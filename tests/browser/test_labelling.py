@@ -28,7 +28,8 @@ SHOTS = os.environ.get("DOCS_IMAGES")
 def test_a_person_labels_a_picture(stack: DemoStack, page: Any, tmp_path: Path) -> None:
     folder = Path(SHOTS).resolve() if SHOTS else tmp_path
     studio = open_studio(stack.settings)
-    scenes = [(task, objects_of(stack, task)) for task in studio.tasks.list(project=stack.project)]
+    tasks: Any = studio.tasks.list(project=stack.project)
+    scenes = [(task, objects_of(stack, task)) for task in tasks]
     task, (clicked, boxed, other, *_) = max(scenes, key=lambda pair: len(pair[1]))
     editor = Editor(page, stack, task.id)
 

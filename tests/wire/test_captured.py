@@ -94,44 +94,6 @@ def test_several_points_with_a_negative_one_are_one_object(running: Running, pay
     assert first["id"] == region["id"], "a further point must change the same region"
 
 
-def test_points_of_an_earlier_object_are_left_out(running: Running, payload: Any) -> None:
-    body = payload("predict_interactive_keypoint_ui")["body"]
-    template = body["params"]["context"]["result"][0]
-
-    def click(*ids: str) -> tuple[str, list[list[int]]]:
-        """The answer's id, and the labels of the points that were decoded."""
-        points = [{**template, "id": name, "value": {**template["value"], **INSIDE}} for name in ids]
-        body["params"]["context"]["result"] = points
-        (region,) = running.predict(body)[0]["result"]
-        prompts = running.segmenter.decoded[-1]
-        assert prompts.labels is not None
-        return region["id"], prompts.labels.tolist()
-
-    assert click("a") == ("a", [[1]])
-    assert click("a", "b") == ("a", [[1, 1]])
-    # the small tick replaced a by a region and left b standing
-    assert click("b", "c") == ("c", [[1]])
-    assert click("b", "c", "d") == ("c", [[1, 1]])
-    # c was deleted by hand: the editor asks again at once with what remains
-    assert click("d") == ("d", [[1]])
-    # and so it is where more than one remains
-    assert click("e", "f", "g") == ("e", [[1, 1, 1]])
-    assert click("f", "g") == ("f", [[1, 1]])
-
-
-def test_points_that_were_loaded_with_the_page_are_no_prompts(running: Running, payload: Any) -> None:
-    body = payload("predict_interactive_keypoint_ui")["body"]
-    (new,) = body["params"]["context"]["result"]
-    new["value"].update(INSIDE)
-    loaded = {key: value for key, value in new.items() if key != "is_positive"} | {"id": "loaded"}
-    submitted = {**new, "id": "submitted"}
-    body["tasks"][0]["annotations"] = [{"result": [submitted]}]
-    body["params"]["context"]["result"] = [loaded, submitted, new]
-    (region,) = running.predict(body)[0]["result"]
-    prompts = running.segmenter.decoded[-1]
-    assert region["id"] == new["id"] and prompts.labels is not None and prompts.labels.tolist() == [[1]]
-
-
 def test_a_box_is_refined_under_its_own_id(running: Running, payload: Any) -> None:
     body = payload("predict_interactive_rectangle_ui")["body"]
     drawn = body["params"]["context"]["result"][0]

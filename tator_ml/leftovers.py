@@ -1,0 +1,59 @@
+"""Points that stayed on the canvas when their object was accepted: what is stored is freed of them.
+
+The editor's small tick accepts a suggestion and leaves the points that asked for it, so that they are
+submitted with the annotation, as regions of their own. With its setting "Keep label selected" it writes
+the point's label on the accepted region too, which is then stored twice under one id.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tator_sdk.settings import Settings
+from tator_sdk.studio import open_studio, sentences
+
+log = logging.getLogger(__name__)
+
+Json = Mapping[str, Any]
+
+POINTS = ("keypoint",)
+SHAPES = ("rectangle", "polygon", "brush", "bitmask", "ellipse")
+
+
+def without_leftovers(result: Sequence[Json], suggested: Sequence[Json]) -> list[Json]:
+    """An annotation's regions without the points that asked for another region of it.
+
+    Args:
+        result: the annotation's regions.
+        suggested: what was suggested on the task, as :meth:`Suggestions.of_task` tells it.
+    """
+    points = {_id(item) for item in result if _is(item, POINTS)}
+    shapes = {_id(item) for item in result if _is(item, SHAPES)}
+    asked = {str(name) for row in suggested if row["region_id"] in shapes for name in row["prompt_ids"]}
+    gone = (points & asked) - shapes
+    return [item for item in result if _id(item) not in gone and not (_is(item, POINTS) and _id(item) in shapes)]
+
+
+def remove_leftovers(settings: Settings, annotation_id: int, suggested: Sequence[Json]) -> None:
+    """Take them out of an annotation in Label Studio, as it stands there now.
+
+    Raises:
+        StudioError: it did not answer, or there is no key for it.
+    """
+    with sentences(settings.label_studio_url):
+        studio = open_studio(settings)
+        result = list(studio.annotations.get(id=annotation_id).result or [])
+        kept = without_leftovers(result, suggested)
+        if len(kept) < len(result):
+            studio.annotations.update(id=annotation_id, result=kept)
+            log.info("annotation %s: %s points of accepted objects removed", annotation_id, len(result) - len(kept))
+
+
+def _id(item: Json) -> str:
+    return str(item.get("id"))
+
+
+def _is(item: Json, kinds: tuple[str, ...]) -> bool:
+    return str(item.get("type")).startswith(kinds)
