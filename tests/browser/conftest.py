@@ -31,7 +31,7 @@ def page(stack: DemoStack) -> Iterator[Any]:
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=QUIET)
-        opened = browser.new_page(viewport={"width": 1440, "height": 1000})
+        opened = browser.new_page(viewport={"width": 1440, "height": 1200})
         opened.set_default_timeout(60_000)
         opened.goto(f"{stack.studio.url}/user/login/")
         opened.fill("input[name=email]", stack.studio.account.username)
