@@ -15,7 +15,7 @@ from demo import pictures
 from demo.label_studio import LabelStudio, StudioSettings
 from label_config.build import build
 from tator_ml.processes import Report, Supervisor
-from tator_ml.projects import ProjectChoices, Projects
+from tator_ml.projects import Projects
 from tator_ml.up import start_back, start_front
 from tator_sdk.connect import TITLE, Connection, strip_url
 from tator_sdk.errors import TatorError
@@ -135,7 +135,7 @@ class DemoStack:
             self.backend = next(row.id for row in rows if row.url == settings.backend_url)
             self.project = int(project.id)
         if own:  # the starter head knows shapes, not the person's classes
-            Projects(settings.home / "projects").set(self.project, ProjectChoices(("refine",)))
+            Projects(settings.home / "projects").choose(self.project, assists=("refine",))
 
     @staticmethod
     def _disconnect(studio: Any, project: int, row: Any) -> None:

@@ -27,6 +27,7 @@ from typing import Any
 
 from label_config.reader import Control, Interface
 from tator_ml.engine.messages import Found, Prompt
+from tator_sdk.annotations import labels_of
 from tator_sdk.errors import TatorError
 from tator_sdk.geometry import Xyxy, box_of_mask
 from tator_sdk.regions import (
@@ -106,18 +107,6 @@ def choose_output(interface: Interface, control: Control, image_name: str) -> Co
         wanted = " or ".join(sorted(control.outputs or ("boxes, masks or polygons",)))
         raise AssistError(f"The labelling configuration has no tag for {wanted}; add one, e.g. <RectangleLabels>.")
     return control if control in outputs else outputs[0]
-
-
-def labels_of(item: Json) -> tuple[str, ...]:
-    """The labels a region carries, whatever its type calls them."""
-    value = item.get("value")
-    if not isinstance(value, Mapping):
-        return ()
-    for key in (str(item.get("type", "")), "labels"):
-        found = value.get(key)
-        if isinstance(found, list):
-            return tuple(str(label) for label in found)
-    return ()
 
 
 def standing_regions(task: Json) -> list[Json]:

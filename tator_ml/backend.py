@@ -19,7 +19,6 @@ from tator_ml.assists import (
     Assist,
     AssistError,
     Drawing,
-    labels_of,
     needs_mask,
     prompt_kind,
     write_regions,
@@ -29,6 +28,7 @@ from tator_ml.images.decode import ImageError
 from tator_ml.images.fetch import ImageRef
 from tator_ml.leftovers import remove_leftovers, without_leftovers
 from tator_ml.services import Services, build_services
+from tator_sdk.annotations import labels_of
 from tator_sdk.errors import TatorError
 from tator_sdk.regions import Region
 from tator_sdk.settings import Settings

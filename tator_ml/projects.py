@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import tempfile
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from tator_sdk.errors import TatorError
 
@@ -19,13 +24,35 @@ class ProjectChoices:
 
     Attributes:
         assists: of ``refine`` and ``classify``, what a prompt on this project gets.
+        head: version of the active class head in the registry.
+        train_after: annotations after which a head is trained by itself; 0 never.
     """
 
     assists: tuple[str, ...] | None = None
+    head: str | None = None
+    train_after: int | None = None
+
+
+@dataclass(frozen=True)
+class Activation:
+    """One change of a project's head.
+
+    Attributes:
+        at: seconds since the epoch.
+        head: that became active, ``before`` the one it replaced; None is the default head.
+        why: ``gate``, ``person``, ``rollback``, …
+        figures: what the decision rested on.
+    """
+
+    at: float
+    head: str | None
+    before: str | None
+    why: str
+    figures: Mapping[str, Any]
 
 
 class Projects:
-    """One small JSON file for each project, replaced atomically."""
+    """Two small files for each project: its choices, replaced atomically, and the history of its heads."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -43,19 +70,66 @@ class Projects:
                 f"The choices of project {project_id} cannot be read; delete {self._folder / str(project_id)}.json."
             ) from error
         assists = kept.get("assists")
-        return ProjectChoices(tuple(assists) if assists is not None else None)
+        return ProjectChoices(
+            assists=tuple(assists) if assists is not None else None,
+            head=kept.get("head"),
+            train_after=kept.get("train_after"),
+        )
 
-    def set(self, project_id: int, choices: ProjectChoices) -> None:
-        """Keep the choices of a project.
+    def choose(self, project_id: int, **choices: Any) -> ProjectChoices:
+        """Change some of a project's choices and leave the others.
 
         Raises:
             TatorError: an assist that does not exist.
         """
-        unknown = set(choices.assists or ()) - set(ASSISTS)
+        unknown = set(choices.get("assists") or ()) - set(ASSISTS)
         if unknown:
             raise TatorError(f"There is no assist '{min(unknown)}'; choose of {', '.join(ASSISTS)}.")
-        self._folder.mkdir(parents=True, exist_ok=True)
+        with self._alone(project_id):
+            return self._write(project_id, **choices)
+
+    def activate(
+        self, project_id: int, head: str | None, why: str, figures: Mapping[str, Any] | None = None
+    ) -> Activation:
+        """Make a head the project's and write down why."""
+        with self._alone(project_id):
+            change = Activation(time.time(), head, self.get(project_id).head, why, dict(figures or {}))
+            with self._history(project_id).open("a") as file:
+                file.write(json.dumps(asdict(change)) + "\n")
+            self._write(project_id, head=head)
+        return change
+
+    def activations(self, project_id: int) -> list[Activation]:
+        """How the project's head changed, oldest first."""
+        try:
+            lines = self._history(project_id).read_text().splitlines()
+        except FileNotFoundError:
+            return []
+        found = []
+        for line in lines:
+            try:
+                found.append(Activation(**json.loads(line)))
+            except (ValueError, TypeError):  # the last line of a crash
+                continue
+        return found
+
+    def _history(self, project_id: int) -> Path:
+        return self._folder / f"{project_id}.heads.jsonl"
+
+    def _write(self, project_id: int, **choices: Any) -> ProjectChoices:
+        chosen = replace(self.get(project_id), **choices)
         handle, partial = tempfile.mkstemp(dir=self._folder)
         with os.fdopen(handle, "w") as file:
-            json.dump(asdict(choices), file)
+            json.dump(asdict(chosen), file)
+            file.flush()
+            os.fsync(file.fileno())
         Path(partial).replace(self._folder / f"{project_id}.json")
+        return chosen
+
+    @contextmanager
+    def _alone(self, project_id: int) -> Iterator[None]:
+        """One process and thread at a time reads, changes and writes."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with (self._folder / f".{project_id}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield

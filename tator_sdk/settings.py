@@ -86,6 +86,16 @@ class Settings(BaseSettings):
     torch_threads: int = Field(0, ge=0, le=256, description="CPU threads of the engine; 0 lets torch choose.")
 
     warm_bytes: int = Field(512 * 2**20, ge=0, description="Memory for embeddings of warm images.")
+    embedding_cache_bytes: int = Field(2 * 2**30, ge=0, description="Disk for embeddings of labelled boxes.")
+    train_after: int = Field(
+        20, ge=0, description="Annotations after which a project's head is trained by itself; 0 never."
+    )
+    train_quiet_seconds: float = Field(
+        2.0, ge=0, description="… once no further one has come for this long, so that a burst makes one training."
+    )
+    check_submitted: bool = Field(
+        True, description="Check the classes of submitted boxes, and offer confident disagreements as a prediction."
+    )
     image_store_bytes: int = Field(4 * 2**30, ge=0, description="Disk for fetched images.")
     image_max_bytes: int = Field(64 * 2**20, ge=1, description="Largest image file that is fetched.")
     image_max_pixels: int = Field(100_000_000, ge=1, description="Largest image that is decoded.")

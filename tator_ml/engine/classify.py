@@ -29,5 +29,6 @@ class HeadClassifier:
         if not boxes:
             return []
         crops = [self._head.recipe.crop(pixels, box, self._encoder.size) for box in boxes]
-        probabilities = self._head.probabilities(self._encoder.embed(crops))
-        return [self._head.decide(row) for row in probabilities]
+        # as the cache keeps what heads are fitted on, so that the same box gets the same verdict
+        embeddings = self._encoder.embed(crops).astype(np.float16).astype(np.float32)
+        return self._head.verdicts(embeddings)

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import logging
 import queue
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Connection
 from typing import Any, Protocol
 
-from tator_ml.engine.messages import Answer, Ask, EngineError, Status, UnknownImage
-from tator_ml.engine.wire import ANSWER, ASK, ERRORS, STATUS, connect, receive, send
+import numpy as np
+
+from tator_ml.engine.messages import Answer, Ask, EmbedAsk, Embedded, EngineError, Status, UnknownHead, UnknownImage
+from tator_ml.engine.wire import ANSWER, ASK, EMBED_ASK, ERRORS, STATUS, connect, receive, send
 from tator_ml.images.store import ImageStore
 from tator_sdk.settings import Settings
 
 log = logging.getLogger(__name__)
+
+Reply = tuple[Any, list[bytes]]
+"""JSON value and byte frames."""
 
 
 class EngineAway(EngineError):
@@ -31,17 +37,40 @@ class Answers(Protocol):
         """Make a picture ready ahead of its first prompt."""
         ...
 
+    def embed(self, ask: EmbedAsk) -> Embedded:
+        """Embed boxes in the batch lane."""
+        ...
+
+    def encoder_version(self, name: str) -> str:
+        """Version of the encoder of a name."""
+        ...
+
     def status(self) -> Status:
         """What the engine is doing now."""
         ...
 
 
+ReadHead = Callable[[str], Mapping[str, bytes]]
+"""A head's version → its files by name."""
+
+
 class EngineClient:
     """Calls an engine process; connections are kept and shared between threads."""
 
-    def __init__(self, settings: Settings, images: ImageStore, connections: int = 32) -> None:
+    def __init__(
+        self, settings: Settings, images: ImageStore, read_head: ReadHead | None = None, connections: int = 32
+    ) -> None:
+        """Prepare; the engine is connected to at the first call.
+
+        Args:
+            settings: where the engine listens.
+            images: pictures by content hash, for an engine that does not have one.
+            read_head: heads by version, likewise.
+            connections: how many idle ones are kept.
+        """
         self._settings = settings
         self._images = images
+        self._read_head = read_head
         self._idle: queue.LifoQueue[Connection] = queue.LifoQueue(connections)
 
     def answer(self, ask: Ask) -> Answer:
@@ -52,40 +81,68 @@ class EngineClient:
             ImageError: the picture cannot be decoded.
         """
         message = {"call": "answer", "ask": ASK.dump_python(ask, mode="json")}
-        try:
-            reply = self._call(message)
-        except UnknownImage:  # an engine on another host has a store of its own
-            self._send_image(ask.image)
-            reply = self._call(message)
+        reply, _ = self._supplied(message, [ask.image], ask.head)
         return ANSWER.validate_python(reply)
+
+    def embed(self, ask: EmbedAsk) -> Embedded:
+        """Embed boxes in the batch lane.
+
+        Raises:
+            EngineError: with a sentence.
+            ImageError: a picture cannot be decoded.
+        """
+        message = {"call": "embed", "ask": EMBED_ASK.dump_python(ask, mode="json")}
+        reply, frames = self._supplied(message, [item.image for item in ask.items])
+        embeddings = np.frombuffer(frames[0], np.float16).reshape(reply["shape"])
+        return Embedded(str(reply["encoder"]), embeddings)
+
+    def encoder_version(self, name: str) -> str:
+        """Version of the encoder of a name, which the engine loads if need be."""
+        return str(self._call({"call": "encoder_version", "encoder": name})[0])
 
     def warm(self, image: str) -> bool:
         """Ask for a picture to be made ready; never waits for it."""
-        return bool(self._call({"call": "warm", "image": image}))
+        return bool(self._call({"call": "warm", "image": image})[0])
 
     def status(self) -> Status:
         """What the engine is doing now."""
-        return STATUS.validate_python(self._call({"call": "status"}))
+        return STATUS.validate_python(self._call({"call": "status"})[0])
 
     def close(self) -> None:
         """Close idle connections."""
         while not self._idle.empty():
             self._idle.get_nowait().close()
 
+    def _supplied(self, message: dict[str, Any], images: Sequence[str], head: str | None = None) -> Reply:
+        """Call, and where the engine lacks pictures or a head, send them and call again."""
+        for _ in range(2):
+            try:
+                return self._call(message)
+            except UnknownImage:  # an engine on another host has a store of its own
+                for image in images:
+                    self._send_image(image)
+            except UnknownHead:
+                self._send_head(head or "")
+        return self._call(message)
+
+    def _send_head(self, version: str) -> None:
+        if self._read_head is None:
+            raise EngineError(f"The head {version} is not known to this process.")
+        files = self._read_head(version)
+        self._call({"call": "put_head", "files": list(files)}, list(files.values()))
+
     def _send_image(self, image: str) -> None:
         data = self._images.get(image)
         if data is None:
             raise EngineError("The picture was dropped from the store meanwhile; open the task again.")
-        self._call({"call": "put_image"}, data)
+        self._call({"call": "put_image"}, [data])
 
-    def _call(self, message: dict[str, Any], picture: bytes | None = None) -> Any:
+    def _call(self, message: dict[str, Any], frames: Sequence[bytes] = ()) -> Reply:
         for fresh in (False, True):  # an idle connection may have ended with the last engine
             connection = self._connection(fresh)
             try:
-                send(connection, message)
-                if picture is not None:
-                    connection.send_bytes(picture)
-                reply = receive(connection)
+                send(connection, message, frames)
+                reply, answered = receive(connection)
             except (EOFError, OSError, ValueError) as error:
                 connection.close()
                 if fresh:
@@ -96,7 +153,7 @@ class EngineClient:
             self._give_back(connection)
             if "error" in reply:
                 raise ERRORS.get(reply["error"], EngineError)(reply["message"])
-            return reply["ok"]
+            return reply["ok"], answered
         raise EngineAway("Tator's engine does not answer.")
 
     def _connection(self, fresh: bool) -> Connection:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Protocol
@@ -11,11 +12,15 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from tator_ml.engine import encoders
+from tator_ml.engine.embedding import Stepper, cut_crops
 from tator_ml.engine.lanes import Lane, Lanes
 from tator_ml.engine.messages import (
     Answer,
     Ask,
     Busy,
+    EmbedAsk,
+    Embedded,
     EngineError,
     Found,
     PackedMask,
@@ -24,6 +29,7 @@ from tator_ml.engine.messages import (
     UnknownImage,
     Verdict,
 )
+from tator_ml.engine.models import ClassModels
 from tator_ml.engine.refine import Guard, Segment, objections, segment_boxes, segment_points
 from tator_ml.engine.segmenters.base import Segmenter
 from tator_ml.engine.warm import WarmImage, WarmImages
@@ -55,7 +61,18 @@ class Engine:
         segmenter: Segmenter,
         classifier: Classifier | None,
         device: str = "cpu",
+        models: ClassModels | None = None,
     ) -> None:
+        """Start the device thread.
+
+        Args:
+            settings: budgets, guard and patience.
+            images: pictures by content hash.
+            segmenter: answers the prompts.
+            classifier: classifies for projects without a head of their own; None leaves the drawn class.
+            device: its name, for the status.
+            models: encoders and heads for projects that have one; by default encoders load on ``device``.
+        """
         self._settings = settings
         self._images = images
         self._segmenter = segmenter
@@ -63,26 +80,29 @@ class Engine:
         self._guard = Guard.of(settings)
         self._device = device
         self._lanes = Lanes()
+        self._models = models or ClassModels(lambda name: encoders.load(name, device))
+        self._stepper = Stepper(self._lanes)
         self._warm = WarmImages(settings.warm_bytes)
         self._encodings = 0
 
     @property
     def model_version(self) -> str:
         """Segmenter and head with their versions, as predictions carry it."""
-        head = self._classifier.version if self._classifier else "no-head"
-        return f"{self._segmenter.version}+{head}"
+        return f"{self._segmenter.version}+{_head_version(self._classifier)}"
 
     def answer(self, ask: Ask) -> Answer:
         """Answer an annotator's prompts, before everything that waits in other lanes.
 
         Raises:
             UnknownImage: the picture's bytes are not in the store.
+            UnknownHead: the head that is asked for was not put here.
             ImageError: they cannot be decoded.
             Busy: too many clicks wait already.
             EngineError: no answer in time.
         """
         begun = time.monotonic()
-        future = self._lanes.submit(Lane.CLICK, lambda: self._answer(ask, begun))
+        classifier = self._models.classifier(ask.head) if ask.head and ask.classify else self._classifier
+        future = self._lanes.submit(Lane.CLICK, lambda: self._answer(ask, classifier, begun))
         try:
             return future.result(self._settings.answer_timeout_seconds)
         except FutureTimeout:
@@ -105,6 +125,26 @@ class Engine:
         """Keep a picture's bytes; returns its content hash."""
         return self._images.put(data)
 
+    def put_head(self, files: Mapping[str, bytes]) -> str:
+        """Take in a class head by its files; returns its version."""
+        return self._models.put_head(files)
+
+    def embed(self, ask: EmbedAsk) -> Embedded:
+        """Embed boxes in the batch lane; crops are cut on the caller's thread.
+
+        Raises:
+            UnknownImage: a picture's bytes are not in the store.
+            ImageError: they cannot be decoded.
+            Busy: too much work waits already.
+        """
+        encoder = self._models.encoder(ask.encoder)
+        crops = cut_crops(ask, encoder, self._images.get, self._settings.image_max_pixels)
+        return self._stepper.embed(encoder, crops)
+
+    def encoder_version(self, name: str) -> str:
+        """Version of the encoder of a name, which is loaded if need be."""
+        return self._models.encoder(name).version
+
     def status(self) -> Status:
         """What the engine is doing now."""
         return Status(
@@ -115,6 +155,8 @@ class Engine:
             warm=self._warm.status(),
             budget_bytes=self._warm.budget_bytes,
             encodings=self._encodings,
+            segmenter=self._segmenter.version,
+            head=_head_version(self._classifier),
         )
 
     def close(self) -> None:
@@ -135,15 +177,15 @@ class Engine:
         self._warm.put(image, warm)
         return warm, False
 
-    def _answer(self, ask: Ask, begun: float) -> Answer:
+    def _answer(self, ask: Ask, classifier: Classifier | None, begun: float) -> Answer:
         warm, was_warm = self._warmed(ask.image)
         found = self._segment(warm, ask)
-        if ask.classify and self._classifier is not None:
-            found = self._classified(warm, found)
+        if ask.classify and classifier is not None:
+            found = _classified(classifier, warm, found)
         return Answer(
             found=tuple(found),
             size_wh=warm.embedding.size_wh,
-            model_version=self.model_version,
+            model_version=f"{self._segmenter.version}+{ask.head or _head_version(classifier)}",
             was_warm=was_warm,
             seconds=time.monotonic() - begun,
         )
@@ -177,13 +219,18 @@ class Engine:
             return Found(drawn, False, segment.quality, "the refined box " + " and ".join(against))
         return _taken(segment, ask)
 
-    def _classified(self, warm: WarmImage, found: list[Found | None]) -> list[Found | None]:
-        assert self._classifier is not None  # noqa: S101
-        present = [(index, one) for index, one in enumerate(found) if one is not None]
-        verdicts = self._classifier.classify(warm.pixels, [one.xyxy for _, one in present])
-        for (index, one), verdict in zip(present, verdicts, strict=True):
-            found[index] = Found(one.xyxy, one.refined, one.quality, one.reason, one.mask, verdict)
-        return found
+
+def _classified(classifier: Classifier, warm: WarmImage, found: list[Found | None]) -> list[Found | None]:
+    present = [(index, one) for index, one in enumerate(found) if one is not None]
+    verdicts = classifier.classify(warm.pixels, [one.xyxy for _, one in present])
+    named = list(found)
+    for (index, one), verdict in zip(present, verdicts, strict=True):
+        named[index] = Found(one.xyxy, one.refined, one.quality, one.reason, one.mask, verdict)
+    return named
+
+
+def _head_version(classifier: Classifier | None) -> str:
+    return classifier.version if classifier else "no-head"
 
 
 def _taken(segment: Segment, ask: Ask) -> Found:

@@ -56,6 +56,11 @@ class Head:
         encoder: ``Encoder.version`` of the embeddings that it was fitted on.
         recipe: how the crops were cut that it was fitted on.
         version: names this head in predictions and registry.
+        encoder_name: what ``encoders.load`` takes to load that encoder.
+        background: which of ``classes`` stands for "none of these", or None; it is never an answer.
+        centers: (C, D) float32 of L2 norm 1, the mean direction of each class, or None.
+        familiarity: least cosine of an answered box with its class's centre, -1 to 1. A linear classifier is sure
+            of much that it has never seen; the distance to what it has seen tells the two apart better.
 
     Raises:
         HeadDamaged: shapes, names or ranges do not fit, or a weight is not finite.
@@ -70,6 +75,10 @@ class Head:
     encoder: str
     recipe: CropRecipe
     version: str
+    encoder_name: str = "starter"
+    background: str | None = None
+    centers: NDArray[np.float32] | None = None
+    familiarity: float = -1.0
 
     def __post_init__(self) -> None:
         count = len(self.classes)
@@ -89,6 +98,19 @@ class Head:
             raise HeadDamaged(f"A head's temperature is above 0, not {self.temperature}.")
         if not (0 <= self.threshold <= 1 and 0 <= self.margin <= 1):
             raise HeadDamaged(f"Threshold and margin lie in 0..1, not {self.threshold} and {self.margin}.")
+        if self.centers is not None and (
+            self.centers.shape != self.weight.shape or not np.isfinite(self.centers).all()
+        ):
+            raise HeadDamaged("The head's class centres do not fit its weights.")
+        if not -1 <= self.familiarity <= 1:
+            raise HeadDamaged(f"A head's familiarity lies in -1..1, not {self.familiarity}.")
+        if self.background is not None and self.background not in self.classes:
+            raise HeadDamaged(f"The head's background '{self.background}' is none of its classes.")
+
+    @property
+    def digest(self) -> str:
+        """Hexadecimal digits that stand for the weights."""
+        return hashlib.sha256(self.weight.tobytes() + self.bias.tobytes()).hexdigest()
 
     def probabilities(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
         """Calibrated probabilities: (N, D) embeddings of L2 norm 1 → (N, C) float32, rows sum to 1.
@@ -106,10 +128,27 @@ class Head:
         shares = np.exp(logits)
         return np.asarray(shares / shares.sum(1, keepdims=True), np.float32)
 
-    def decide(self, probabilities: NDArray[np.float32]) -> Verdict:
-        """The verdict on one object, from its row (C,) of ``probabilities``.
+    def closeness(self, embeddings: NDArray[np.float32], answers: NDArray[np.intp]) -> NDArray[np.float32]:
+        """Cosine of each embedding (N, D) with the centre of the class (N,) that it is taken for; 1 without centres."""
+        if self.centers is None:
+            return np.ones(len(embeddings), np.float32)
+        return np.asarray((embeddings * self.centers[answers]).sum(1), np.float32)
 
-        Abstains where the best probability is below ``threshold`` or leads by less than ``margin``.
+    def verdicts(self, embeddings: NDArray[np.float32]) -> list[Verdict]:
+        """The verdict on each object, from its embedding (N, D) of L2 norm 1.
+
+        Raises:
+            HeadError: the embeddings have another length than the head was fitted on.
+        """
+        probabilities = self.probabilities(embeddings)
+        close = self.closeness(embeddings, probabilities.argmax(1))
+        return [self.decide(row, float(near)) for row, near in zip(probabilities, close, strict=True)]
+
+    def decide(self, probabilities: NDArray[np.float32], closeness: float = 1.0) -> Verdict:
+        """The verdict on one object, from its row (C,) of ``probabilities`` and its ``closeness``.
+
+        Abstains where the best probability is below ``threshold`` or leads by less than ``margin``, where the object
+        is not familiar enough, and where the best class is the background.
 
         Raises:
             HeadError: there is not one probability for each class.
@@ -120,8 +159,32 @@ class Head:
         top = tuple((self.classes[row], float(probabilities[row])) for row in order[:TOP])
         best = top[0][1]
         lead = best - top[1][1] if len(top) > 1 else best
-        answers = best >= self.threshold and lead >= self.margin
+        sure = best >= self.threshold and lead >= self.margin and closeness >= self.familiarity
+        answers = sure and top[0][0] != self.background
         return Verdict(top[0][0] if answers else None, best, top)
+
+    def files(self, metrics: Mapping[str, Any] | None = None) -> dict[str, bytes]:
+        """The head as the content of its two files by name; ``metrics`` (JSON values) goes along."""
+        tensors = {"weight": self.weight, "bias": self.bias}
+        if self.centers is not None:
+            tensors["centers"] = self.centers
+        weights = save_tensors({name: np.ascontiguousarray(value) for name, value in tensors.items()})
+        metadata = {
+            "format": FORMAT,
+            "version": self.version,
+            "encoder": self.encoder,
+            "encoder_name": self.encoder_name,
+            "label_map": list(self.classes),
+            "background": self.background,
+            "recipe": {"margin": self.recipe.margin, "square": self.recipe.square},
+            "temperature": self.temperature,
+            "threshold": self.threshold,
+            "margin": self.margin,
+            "familiarity": self.familiarity,
+            "weights_sha256": hashlib.sha256(weights).hexdigest(),
+            "metrics": dict(metrics or {}),
+        }
+        return {WEIGHTS_FILE: weights, METADATA_FILE: (json.dumps(metadata, indent=2) + "\n").encode()}
 
     def save(self, folder: Path, metrics: Mapping[str, Any] | None = None) -> None:
         """Write the head to ``folder``, made if need be; ``metrics`` (JSON values) goes along.
@@ -130,21 +193,8 @@ class Head:
         weights: a crash between the two leaves a head that ``load`` refuses, never a wrong one.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        weights = save_tensors({"weight": np.ascontiguousarray(self.weight), "bias": np.ascontiguousarray(self.bias)})
-        metadata = {
-            "format": FORMAT,
-            "version": self.version,
-            "encoder": self.encoder,
-            "label_map": list(self.classes),
-            "recipe": {"margin": self.recipe.margin, "square": self.recipe.square},
-            "temperature": self.temperature,
-            "threshold": self.threshold,
-            "margin": self.margin,
-            "weights_sha256": hashlib.sha256(weights).hexdigest(),
-            "metrics": dict(metrics or {}),
-        }
-        _write(folder / WEIGHTS_FILE, weights)
-        _write(folder / METADATA_FILE, (json.dumps(metadata, indent=2) + "\n").encode())
+        for name, content in self.files(metrics).items():
+            write_whole(folder / name, content)
 
     @classmethod
     def load(cls, folder: Path) -> Head:
@@ -160,14 +210,23 @@ class Head:
                 files[name] = (folder / name).read_bytes()
             except (FileNotFoundError, NotADirectoryError) as error:
                 raise HeadMissing(f"The head's file {folder / name} is missing.") from error
+        return cls.of_files(files, str(folder))
+
+    @classmethod
+    def of_files(cls, files: Mapping[str, bytes], where: str) -> Head:
+        """The head that ``files`` made; ``where`` says in errors what could not be read.
+
+        Raises:
+            HeadDamaged: a file cannot be read, or the two do not fit each other.
+        """
         try:
             metadata = json.loads(files[METADATA_FILE])
             if metadata["format"] != FORMAT:
-                raise HeadDamaged(f"The head in {folder} has the unknown format {metadata['format']!r}.")
+                raise HeadDamaged(f"The head in {where} has the unknown format {metadata['format']!r}.")
             if metadata["weights_sha256"] != hashlib.sha256(files[WEIGHTS_FILE]).hexdigest():
-                raise HeadDamaged(f"The head in {folder} has weights that are not those it was saved with.")
+                raise HeadDamaged(f"The head in {where} has weights that are not those it was saved with.")
             if not isinstance(metadata["label_map"], list):  # a string would pass for its letters
-                raise HeadDamaged(f"The head in {folder} has a label map that is not a list.")
+                raise HeadDamaged(f"The head in {where} has a label map that is not a list.")
             tensors = load_tensors(files[WEIGHTS_FILE])
             return cls(
                 classes=tuple(str(name) for name in metadata["label_map"]),
@@ -179,12 +238,16 @@ class Head:
                 encoder=str(metadata["encoder"]),
                 recipe=CropRecipe(float(metadata["recipe"]["margin"]), bool(metadata["recipe"]["square"])),
                 version=str(metadata["version"]),
+                encoder_name=str(metadata.get("encoder_name", "starter")),
+                background=metadata.get("background"),
+                centers=tensors.get("centers"),
+                familiarity=float(metadata.get("familiarity", -1.0)),
             )
         except (KeyError, TypeError, ValueError, SafetensorError) as error:
-            raise HeadDamaged(f"The head in {folder} cannot be read.") from error
+            raise HeadDamaged(f"The head in {where} cannot be read.") from error
 
 
-def _write(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes) -> None:
     """Write a file so that its name never stands for half of it, even after a power cut."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     with partial.open("wb") as file:

@@ -11,6 +11,7 @@ from tator_ml.engine import encoders, segmenters
 from tator_ml.engine.classify import HeadClassifier
 from tator_ml.engine.engine import Engine
 from tator_ml.engine.head import Head
+from tator_ml.engine.models import ClassModels
 from tator_ml.images.store import ImageStore
 from tator_sdk.settings import Settings
 
@@ -39,11 +40,12 @@ def load_engine(settings: Settings) -> Engine:
     segmenter = segmenters.load(
         settings.segmenter, settings.segmenter_checkpoint, settings.weights_dir, device, settings.offline
     )
-    encoder = encoders.load(settings.encoder, device)
+    models = ClassModels(lambda name: encoders.load(name, device))
+    encoder = models.encoder(settings.encoder)
     classifier = None
     if settings.head is not None or settings.encoder == "starter":
         classifier = HeadClassifier(encoder, Head.load(settings.head or STARTER_HEAD))
     store = ImageStore(settings.home / "images", settings.image_store_bytes)
-    engine = Engine(settings, store, segmenter, classifier, device)
+    engine = Engine(settings, store, segmenter, classifier, device, models)
     log.info("engine ready on %s: %s", device, engine.model_version)
     return engine

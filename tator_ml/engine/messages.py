@@ -10,6 +10,7 @@ import zlib
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tator_sdk.errors import TatorError
 from tator_sdk.geometry import MaskArray, Xyxy
@@ -21,6 +22,10 @@ class EngineError(TatorError):
 
 class UnknownImage(EngineError):
     """The engine does not hold the picture's bytes; send them and ask again."""
+
+
+class UnknownHead(EngineError):
+    """The engine does not hold the head; send its files and ask again."""
 
 
 class Busy(EngineError):
@@ -77,6 +82,7 @@ class Ask:
         refine: decode masks; otherwise boxes are taken as they are.
         classify: ask the class head about each box.
         masks: send masks back, not boxes alone.
+        head: version of the class head to ask; None for the engine's own.
     """
 
     image: str
@@ -84,6 +90,44 @@ class Ask:
     refine: bool = True
     classify: bool = True
     masks: bool = False
+    head: str | None = None
+
+
+@dataclass(frozen=True)
+class ImageBoxes:
+    """Boxes on one picture: its content hash, and pixels."""
+
+    image: str
+    xyxy: tuple[Xyxy, ...]
+
+
+@dataclass(frozen=True)
+class EmbedAsk:
+    """Boxes to be cropped and embedded.
+
+    Attributes:
+        encoder: name for ``encoders.load``.
+        items: pictures with their boxes.
+        margin, square: the crop recipe.
+    """
+
+    encoder: str
+    items: tuple[ImageBoxes, ...]
+    margin: float = 0.08
+    square: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class Embedded:
+    """Embeddings in the order of the boxes asked about.
+
+    Attributes:
+        encoder: ``Encoder.version`` that made them.
+        embeddings: (N, dim) float16 of L2 norm 1.
+    """
+
+    encoder: str
+    embeddings: NDArray[np.float16]
 
 
 @dataclass(frozen=True)
@@ -161,3 +205,9 @@ class Status:
     budget_bytes: int
     encodings: int
     error: str | None = None
+    segmenter: str = ""
+    head: str = ""
+
+    def version_with(self, head: str | None) -> str:
+        """Model version of a project: the segmenter with its head, or with the engine's own."""
+        return f"{self.segmenter}+{head}" if head and self.segmenter else self.model_version

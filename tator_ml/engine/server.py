@@ -11,7 +11,7 @@ from typing import Any
 
 from tator_ml.engine.engine import Engine
 from tator_ml.engine.messages import EngineError, Status
-from tator_ml.engine.wire import ANSWER, ASK, MAX_FRAME, STATUS, error_name, listen, receive, send
+from tator_ml.engine.wire import ANSWER, ASK, EMBED_ASK, STATUS, error_name, listen, receive, send
 from tator_sdk.errors import TatorError
 from tator_sdk.settings import Settings
 
@@ -60,26 +60,27 @@ class EngineServer:
         with connection:
             while True:
                 try:
-                    message = receive(connection)
-                    picture = connection.recv_bytes(MAX_FRAME) if message.get("call") == "put_image" else b""
+                    message, frames = receive(connection)
                 except (EOFError, OSError):
                     return
                 except ValueError as error:
                     log.warning("unreadable frame: %s", error)
                     return
+                answered: list[bytes] = []
                 try:
-                    reply = {"ok": self._call(message, picture)}
+                    reply = {"ok": self._call(message, frames, answered)}
                 except Exception as error:  # one bad call must not end the engine
                     if not isinstance(error, TatorError):
                         log.exception("call %s failed", message.get("call"))
                         error = EngineError("Tator's engine had an unexpected error; its log says more.")
-                    reply = {"error": error_name(error), "message": str(error)}
+                    reply, answered = {"error": error_name(error), "message": str(error)}, []
                 try:
-                    send(connection, reply)
+                    send(connection, reply, answered)
                 except OSError:
                     return
 
-    def _call(self, message: dict[str, Any], picture: bytes) -> Any:
+    def _call(self, message: dict[str, Any], frames: list[bytes], answered: list[bytes]) -> Any:
+        """Do what a message asks; returns the reply's JSON and appends its byte frames to ``answered``."""
         call = message.get("call")
         if call == "status":
             return STATUS.dump_python(self._status(), mode="json")
@@ -88,8 +89,16 @@ class EngineServer:
             return ANSWER.dump_python(engine.answer(ASK.validate_python(message["ask"])), mode="json")
         if call == "warm":
             return engine.warm(str(message["image"]))
-        if call == "put_image":
-            return engine.put_image(picture)
+        if call == "put_image" and len(frames) == 1:
+            return engine.put_image(frames[0])
+        if call == "put_head":
+            return engine.put_head(dict(zip(message["files"], frames, strict=True)))
+        if call == "encoder_version":
+            return engine.encoder_version(str(message["encoder"]))
+        if call == "embed":
+            embedded = engine.embed(EMBED_ASK.validate_python(message["ask"]))
+            answered.append(embedded.embeddings.tobytes())
+            return {"encoder": embedded.encoder, "shape": list(embedded.embeddings.shape)}
         raise EngineError(f"The engine knows no call {call!r}; web and engine are of different versions.")
 
     def _status(self) -> Status:

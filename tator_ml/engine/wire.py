@@ -2,8 +2,8 @@
 
 ``multiprocessing.connection`` brings framing and the challenge that proves the shared key; only its
 ``send_bytes`` and ``recv_bytes`` are used, which pickle nothing. One request: a JSON object
-``{"call", "args"}``; one reply: ``{"ok"}`` or ``{"error", "message"}``. A picture's bytes follow
-their call as a frame of their own.
+``{"call", "args"}``; one reply: ``{"ok"}`` or ``{"error", "message"}``. Bytes (a picture, a head's files one
+after the other, embeddings) follow their call or reply as frames of their own, as many as ``frames`` says.
 """
 
 from __future__ import annotations
@@ -11,24 +11,28 @@ from __future__ import annotations
 import json
 import os
 import secrets
+from collections.abc import Sequence
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
 
-from tator_ml.engine.messages import Answer, Ask, Busy, EngineError, Status, UnknownImage
+from tator_ml.engine.messages import Answer, Ask, Busy, EmbedAsk, EngineError, Status, UnknownHead, UnknownImage
 from tator_ml.images.decode import ImageError
 from tator_sdk.settings import Settings
 
 MAX_FRAME = 256 * 2**20
+MOST_FRAMES = 4
 
 ASK = TypeAdapter(Ask)
 ANSWER = TypeAdapter(Answer)
 STATUS = TypeAdapter(Status)
+EMBED_ASK = TypeAdapter(EmbedAsk)
 
 ERRORS: dict[str, type[Exception]] = {
     "unknown_image": UnknownImage,
+    "unknown_head": UnknownHead,
     "image": ImageError,
     "busy": Busy,
     "engine": EngineError,
@@ -37,7 +41,7 @@ ERRORS: dict[str, type[Exception]] = {
 
 def error_name(error: BaseException) -> str:
     """The most specific name on the wire for an error, ``engine`` for anything else."""
-    for name in ("unknown_image", "image", "busy"):
+    for name in ("unknown_image", "unknown_head", "image", "busy"):
         if isinstance(error, ERRORS[name]):
             return name
     return "engine"
@@ -90,14 +94,25 @@ def connect(settings: Settings) -> Connection:
     return Client(parse_address(settings.engine_socket), authkey=shared_key(settings))
 
 
-def send(connection: Connection, message: dict[str, Any]) -> None:
-    """Send one JSON object as a frame."""
+def send(connection: Connection, message: dict[str, Any], frames: Sequence[bytes] = ()) -> None:
+    """Send one JSON object as a frame, and byte frames after it."""
+    if frames:
+        message = {**message, "frames": len(frames)}
     connection.send_bytes(json.dumps(message, separators=(",", ":")).encode())
+    for frame in frames:
+        connection.send_bytes(frame)
 
 
-def receive(connection: Connection) -> dict[str, Any]:
-    """Receive one JSON object."""
+def receive(connection: Connection) -> tuple[dict[str, Any], list[bytes]]:
+    """Receive one JSON object and the byte frames that follow it.
+
+    Raises:
+        ValueError: it is not an object, or announces more frames than a call has.
+    """
     message = json.loads(connection.recv_bytes(MAX_FRAME))
     if not isinstance(message, dict):
         raise ValueError("a frame that is not an object")
-    return message
+    count = message.pop("frames", 0)
+    if not isinstance(count, int) or not 0 <= count <= MOST_FRAMES:
+        raise ValueError("more frames than a call has")
+    return message, [connection.recv_bytes(MAX_FRAME) for _ in range(count)]

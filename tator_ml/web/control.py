@@ -9,7 +9,6 @@ from werkzeug.exceptions import BadRequest
 
 from tator_ml.engine.messages import EngineError
 from tator_ml.jobs import ping_worker
-from tator_ml.projects import ProjectChoices
 from tator_ml.redis_server import redis_answers, redis_url
 from tator_ml.services import Services
 from tator_sdk.doctor import Check
@@ -44,7 +43,7 @@ def blueprint(settings: Settings, services: Services) -> Blueprint:
         assists = body.get("assists") if isinstance(body, dict) else None
         if assists is not None and not (isinstance(assists, list) and all(isinstance(one, str) for one in assists)):
             raise BadRequest('Send {"assists": ["refine", "classify"]} or {"assists": null}.')
-        services.projects.set(project, ProjectChoices(None if assists is None else tuple(assists)))
+        services.projects.choose(project, assists=None if assists is None else tuple(assists))
         return choices(project)
 
     return routes

@@ -1,4 +1,7 @@
-"""Class encoders by name: ``starter``, ``open_clip:ViT-B-32``, ``open_clip:ViT-B-32@<tag or file>``.
+"""Class encoders by name.
+
+``starter``, ``open_clip:ViT-B-32@<tag or file>``, ``transformers:<folder or repository>``,
+``timm:resnet50@<file>``; a model of open_clip and a folder of transformers need no kind.
 
 An encoder is one file with a loader and a line in ``_LOADERS``. torch is imported when one is
 loaded, not before.
@@ -25,11 +28,30 @@ def _starter(rest: str, device: str) -> Encoder:
 def _open_clip(rest: str, device: str) -> Encoder:
     from tator_ml.engine.encoders import openclip
 
-    model, _, weights = rest.partition("@")
+    # OpenAI calls its model for pictures of 336 pixels ViT-L/14@336px, open_clip ViT-L-14-336.
+    model, _, weights = rest.replace("@336px", "-336").partition("@")
     return openclip.load_named(model, weights or None, device)
 
 
-_LOADERS: dict[str, Callable[[str, str], Encoder]] = {"starter": _starter, "open_clip": _open_clip}
+def _transformers(rest: str, device: str) -> Encoder:
+    from tator_ml.engine.encoders import transformers_model
+
+    return transformers_model.load(rest, device)
+
+
+def _timm(rest: str, device: str) -> Encoder:
+    from tator_ml.engine.encoders import timm_model
+
+    model, _, weights = rest.partition("@")
+    return timm_model.load(model, weights or None, device)
+
+
+_LOADERS: dict[str, Callable[[str, str], Encoder]] = {
+    "starter": _starter,
+    "open_clip": _open_clip,
+    "transformers": _transformers,
+    "timm": _timm,
+}
 
 
 def names() -> tuple[str, ...]:
@@ -43,13 +65,27 @@ def load(name: str, device: str = "cpu") -> Encoder:
     Args:
         name: a kind and what follows its first colon. ``starter`` takes a folder (the shipped
             one by default); ``open_clip`` a model's name (``hf-hub:...`` too) and, after an
-            ``@``, a pretrained tag or a weights file (by default the model's first tag).
+            ``@``, a pretrained tag or a weights file (by default the model's first tag);
+            ``transformers`` a folder or a repository on the hub; ``timm`` a model's name and,
+            after an ``@``, a weights file (by default the hub's). Without a kind, a folder with
+            ``config.json`` is one of transformers, and a name that open_clip knows is its model,
+            as in ``ViT-B/32``.
         device: where torch runs it, e.g. ``cpu`` or ``cuda:1``.
 
     Raises:
         EncoderError: no such kind or model, or its weights cannot be had.
     """
     kind, _, rest = name.partition(":")
-    if kind not in _LOADERS:
-        raise EncoderError(f"There is no encoder called '{kind}'; there are {', '.join(_LOADERS)}.")
-    return _LOADERS[kind](rest, device)
+    if kind in _LOADERS:
+        return _LOADERS[kind](rest, device)
+    if (Path(name).expanduser() / "config.json").is_file():
+        return _transformers(name, device)
+    if _open_clip_knows(name):
+        return _open_clip(name, device)
+    raise EncoderError(f"There is no encoder called '{kind}'; there are {', '.join(_LOADERS)}.")
+
+
+def _open_clip_knows(name: str) -> bool:
+    from tator_ml.engine.encoders import openclip
+
+    return openclip.knows(name.replace("@336px", "-336").partition("@")[0])

@@ -6,37 +6,41 @@ standard deviation; that is all that happens here before the image tower.
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import open_clip
-import torch
-from numpy.typing import NDArray
 from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from tator_ml.engine.encoders.base import EncoderError
+from tator_ml.engine.encoders.torch_encoder import (
+    BATCH,
+    Preprocess,
+    TorchEncoder,
+    first_line,
+    square_side,
+    weights_digest,
+)
+
+__all__ = [
+    "BATCH",
+    "MODEL_JSON",
+    "WEIGHTS_FILE",
+    "OpenClipEncoder",
+    "knows",
+    "load_folder",
+    "load_named",
+    "weights_digest",
+]
 
 MODEL_JSON, WEIGHTS_FILE = "model.json", "model.safetensors"
-BATCH = 64  # crops that go through the image tower together, so that memory stays bounded
 
 
-@dataclass(frozen=True)
-class Preprocess:
-    """What the model subtracts from and divides channels (0..1, RGB) by."""
-
-    mean: tuple[float, float, float] = open_clip.OPENAI_DATASET_MEAN
-    std: tuple[float, float, float] = open_clip.OPENAI_DATASET_STD
-
-
-class OpenClipEncoder:
+class OpenClipEncoder(TorchEncoder):
     """The image tower of an open_clip model, as an ``Encoder``.
 
     Attributes:
@@ -46,39 +50,16 @@ class OpenClipEncoder:
         dim: length of the embeddings.
     """
 
+    model: Any
+
     def __init__(self, model: Any, name: str, preprocess: Preprocess, device: str = "cpu") -> None:
-        self.model = model.to(device).eval().requires_grad_(False)
-        self.device = torch.device(device)
-        self.version = f"{name}-{weights_digest(self.model.visual)}"
-        self.size = _side(self.model.visual.image_size)
-        self.mean = torch.tensor(preprocess.mean, device=device).view(1, 3, 1, 1)
-        self.std = torch.tensor(preprocess.std, device=device).view(1, 3, 1, 1)
-        self.dim = self.embed_pixels(torch.zeros(1, 3, self.size, self.size)).shape[1]
+        version = f"{name}-{weights_digest(model.visual)}"
+        super().__init__(model, version, square_side(model.visual.image_size), preprocess, device)
 
-    def embed(self, crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """N crops, each (size, size, 3) uint8 RGB → (N, dim) float32 of L2 norm 1.
-
-        Raises:
-            EncoderError: a crop has another shape or dtype.
-        """
-        wanted = (self.size, self.size, 3)
-        for crop in crops:
-            if crop.shape != wanted or crop.dtype != np.uint8:
-                raise EncoderError(f"{self.version} takes crops of {wanted} uint8, not {crop.shape} {crop.dtype}.")
-        if not len(crops):
-            return np.zeros((0, self.dim), np.float32)
-        parts = []
-        for first in range(0, len(crops), BATCH):
-            pixels = torch.from_numpy(np.stack(crops[first : first + BATCH])).permute(0, 3, 1, 2)
-            parts.append(self.embed_pixels(pixels).cpu().numpy())
-        return np.concatenate(parts)
-
-    @torch.inference_mode()
-    def embed_pixels(self, pixels: Tensor) -> Tensor:
-        """Crops (N, 3, size, size), values 0..255 of any dtype → (N, dim) float32 of L2 norm 1."""
-        scaled = pixels.to(self.device, torch.float32) / 255
-        embeddings: Tensor = self.model.encode_image((scaled - self.mean) / self.std, normalize=True)
-        return embeddings.float()
+    def features(self, pixels: Tensor) -> Tensor:
+        """What ``encode_image`` says to prepared pixels (N, 3, size, size): (N, dim)."""
+        embeddings: Tensor = self.model.encode_image(pixels)
+        return embeddings
 
 
 def load_folder(folder: Path, device: str = "cpu") -> OpenClipEncoder:
@@ -101,8 +82,13 @@ def load_folder(folder: Path, device: str = "cpu") -> OpenClipEncoder:
         model.load_state_dict(load_file(folder / WEIGHTS_FILE))
         name = str(description["name"])
     except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
-        raise EncoderError(f"The encoder in {folder} is damaged: {_first_line(error)}") from error
+        raise EncoderError(f"The encoder in {folder} is damaged: {first_line(error)}") from error
     return OpenClipEncoder(model, name, preprocess, device)
+
+
+def knows(model: str) -> bool:
+    """Whether open_clip has a model of this name, e.g. ``ViT-B-32`` or ``ViT-B/32``."""
+    return model.replace("/", "-") in open_clip.list_models()
 
 
 def load_named(model: str, weights: str | None = None, device: str = "cpu") -> OpenClipEncoder:
@@ -119,7 +105,7 @@ def load_named(model: str, weights: str | None = None, device: str = "cpu") -> O
     """
     from_hub = model.startswith("hf-hub:")
     name = model if from_hub else model.replace("/", "-")
-    if not from_hub and name not in open_clip.list_models():
+    if not from_hub and not knows(name):
         raise EncoderError(f"open_clip has no model called '{name}'.")
     tags = [] if from_hub else list_pretrained_tags_by_model(name)
     if weights is None and not from_hub:
@@ -147,23 +133,3 @@ def load_named(model: str, weights: str | None = None, device: str = "cpu") -> O
     preprocess = Preprocess(tuple(chosen["mean"]), tuple(chosen["std"]))
     label = f"open_clip-{name}" + (f"-{weights}" if is_tag else "")
     return OpenClipEncoder(built, label.replace("/", "-").replace(":", "-"), preprocess, device)
-
-
-def weights_digest(module: nn.Module) -> str:
-    """Eight hexadecimal digits that stand for a module's weights: names, values, dtypes."""
-    digest = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()[:8]
-
-
-def _side(image_size: int | tuple[int, int]) -> int:
-    sides = {image_size} if isinstance(image_size, int) else set(image_size)
-    if len(sides) != 1:
-        raise EncoderError(f"Crops are square, but this model takes pictures of {image_size} pixels.")
-    return int(sides.pop())
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +9,7 @@ import typer
 from rich.console import Console
 
 from tator_ml.jobs import run_worker
+from tator_ml.logs import configure_logging
 from tator_ml.processes import Supervisor, termination_as_exit
 from tator_ml.up import start_parts
 from tator_sdk.settings import Settings
@@ -56,7 +55,7 @@ def serve(port: Port = None, host: Host = None, home: Home = None) -> None:
     from tator_ml.web.server import serve as serve_web
 
     settings = read_settings(port=port, host=host, home=home)
-    _log(settings)
+    configure_logging(settings)
     serve_web(settings)
 
 
@@ -66,7 +65,7 @@ def engine(home: Home = None) -> None:
     from tator_ml.engine.server import EngineServer
 
     settings = read_settings(home=home)
-    _log(settings)
+    configure_logging(settings)
     server = EngineServer(settings, lambda: load_engine(settings))
     with termination_as_exit():
         try:
@@ -78,14 +77,5 @@ def engine(home: Home = None) -> None:
 def worker(home: Home = None) -> None:
     """Run a worker alone: it takes jobs from Redis, one at a time."""
     settings = read_settings(home=home)
-    _log(settings)
+    configure_logging(settings)
     run_worker(settings)
-
-
-def _log(settings: Settings) -> None:
-    logging.basicConfig(
-        level=settings.log_level.upper(),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log the address of every picture

@@ -1,0 +1,13 @@
+"""The backend's verbs of the ``tator`` command."""
+
+from __future__ import annotations
+
+import typer
+
+from tator_ml.cli import jobs, serving
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs."""
+    serving.register(app)
+    jobs.register(app)

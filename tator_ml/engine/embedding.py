@@ -1,0 +1,73 @@
+"""Boxes of pictures → crops → embeddings, in steps that a click need not wait long for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tator_ml.engine.crops import CropRecipe, Image
+from tator_ml.engine.encoders.base import Encoder
+from tator_ml.engine.lanes import Lane, Lanes
+from tator_ml.engine.messages import EmbedAsk, Embedded, UnknownImage
+from tator_ml.images.decode import decode_image
+
+STEP_SECONDS = 0.25
+FIRST_STEP, MOST_IN_STEP = 8, 64
+
+
+def cut_crops(
+    ask: EmbedAsk, encoder: Encoder, read: Callable[[str], bytes | None], max_pixels: int
+) -> list[NDArray[np.uint8]]:
+    """Every crop of a request, in its order; each picture is decoded once.
+
+    Raises:
+        UnknownImage: a picture's bytes are not there.
+        ImageError: they cannot be decoded.
+    """
+    recipe = CropRecipe(ask.margin, ask.square)
+    crops: list[NDArray[np.uint8]] = []
+    for item in ask.items:
+        data = read(item.image)
+        if data is None:
+            raise UnknownImage(f"The picture {item.image[:12]} is not in the store.")
+        pixels: Image = decode_image(data, max_pixels)
+        crops += [recipe.crop(pixels, box, encoder.size) for box in item.xyxy]
+    return crops
+
+
+class Stepper:
+    """Embeds crops on the device thread, a fraction of a second at a time."""
+
+    def __init__(self, lanes: Lanes) -> None:
+        self._lanes = lanes
+        self._seconds_per_crop: dict[str, float] = {}
+
+    def embed(self, encoder: Encoder, crops: Sequence[NDArray[np.uint8]], lane: Lane = Lane.BATCH) -> Embedded:
+        """Embeddings of all crops.
+
+        Raises:
+            Busy: too much waits in the lane.
+        """
+        parts: list[NDArray[np.float16]] = [np.zeros((0, encoder.dim), np.float16)]
+        first = 0
+        while first < len(crops):
+            stop = first + self._step(encoder)
+            parts.append(self._lanes.submit(lane, partial(self._timed, encoder, crops[first:stop])).result())
+            first = stop
+        return Embedded(encoder.version, np.concatenate(parts))
+
+    def _step(self, encoder: Encoder) -> int:
+        known = self._seconds_per_crop.get(encoder.version)
+        if known is None:
+            return FIRST_STEP
+        return int(min(max(STEP_SECONDS / max(known, 1e-6), 1), MOST_IN_STEP))
+
+    def _timed(self, encoder: Encoder, crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.float16]:
+        begun = time.perf_counter()
+        embeddings = encoder.embed(crops).astype(np.float16)
+        self._seconds_per_crop[encoder.version] = (time.perf_counter() - begun) / len(crops)
+        return embeddings

@@ -1,0 +1,1 @@
+"""What heads learn from and are kept in: examples, embeddings, the registry."""

@@ -1,0 +1,187 @@
+"""What a head learns from: the labelled boxes of each project, followed as annotations come, change and go.
+
+Webhooks write here, so that a retrain need not read the project again; a synchronisation (training/clip)
+puts right what was missed while the backend was away.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tator_sdk.annotations import LabelledBox
+from tator_sdk.geometry import Xyxy
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS annotations (
+    project INTEGER NOT NULL, annotation INTEGER NOT NULL, task INTEGER NOT NULL, updated TEXT NOT NULL,
+    PRIMARY KEY (project, annotation)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS examples (
+    project INTEGER NOT NULL, annotation INTEGER NOT NULL, region TEXT NOT NULL, task INTEGER NOT NULL,
+    label TEXT NOT NULL, x0 REAL NOT NULL, y0 REAL NOT NULL, x1 REAL NOT NULL, y1 REAL NOT NULL,
+    width INTEGER NOT NULL, height INTEGER NOT NULL, address TEXT NOT NULL, image TEXT,
+    PRIMARY KEY (project, annotation, region)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS examples_by_address ON examples (project, address);
+CREATE TABLE IF NOT EXISTS changes (
+    project INTEGER NOT NULL, annotation INTEGER NOT NULL, at REAL NOT NULL,
+    PRIMARY KEY (project, annotation)
+) WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A labelled box of a project.
+
+    Attributes:
+        annotation, task, region: where it stands in Label Studio.
+        label: its class.
+        xyxy: pixels of the picture; ``size_wh`` is the picture's size that they refer to.
+        address: where the task says the picture is.
+        image: the picture's content hash; None until it was fetched.
+    """
+
+    annotation: int
+    task: int
+    region: str
+    label: str
+    xyxy: Xyxy
+    size_wh: tuple[int, int]
+    address: str
+    image: str | None
+
+
+class Examples:
+    """A small SQLite file that web and workers share."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = threading.Lock()
+        self._database = sqlite3.connect(path, check_same_thread=False, timeout=30)
+        self._database.execute("PRAGMA journal_mode=WAL")
+        self._database.execute("PRAGMA synchronous=NORMAL")
+        self._database.executescript(SCHEMA)
+
+    def put(
+        self,
+        project: int,
+        task: int,
+        annotation: int,
+        updated: str,
+        boxes: Sequence[LabelledBox],
+        addresses: Mapping[tuple[str, int], str],
+        changed: bool = True,
+    ) -> None:
+        """Take an annotation as it is now, in place of what was known of it.
+
+        Args:
+            project: Label Studio's number; ``task`` and ``annotation`` likewise.
+            task: that it annotates.
+            annotation: that holds the boxes.
+            updated: Label Studio's time of its last change, as written.
+            boxes: its boxes; none is an annotation without objects.
+            addresses: of the task's pictures, by image tag and page.
+            changed: count it as news to learn from.
+        """
+        with self._writing() as database:
+            images = dict(
+                database.execute(
+                    "SELECT address, image FROM examples WHERE project = ? AND task = ? AND image IS NOT NULL",
+                    (project, task),
+                ).fetchall()
+            )
+            self._forget(database, project, [annotation])
+            database.execute("INSERT INTO annotations VALUES (?, ?, ?, ?)", (project, annotation, task, updated))
+            rows = []
+            for box in boxes:
+                address = addresses.get((box.image_name, box.item_index))
+                if address is not None:
+                    where = (project, annotation, box.region, task, box.label, *box.xyxy, *box.size_wh)
+                    rows.append((*where, address, images.get(address)))
+            database.executemany(f"INSERT OR REPLACE INTO examples VALUES ({', '.join('?' * 13)})", rows)  # noqa: S608
+            if changed:
+                _note(database, project, [annotation])
+
+    def delete(self, project: int, annotations: Sequence[int]) -> None:
+        """Forget annotations that were deleted; those that are not known are no news."""
+        with self._writing() as database:
+            _note(database, project, self._forget(database, project, annotations))
+
+    def keep_only(self, project: int, annotations: Iterable[int]) -> int:
+        """Forget what is not among the annotations that Label Studio still has; returns how many that were."""
+        kept = set(annotations)
+        gone = [number for number in self.known(project) if number not in kept]
+        self.delete(project, gone)
+        return len(gone)
+
+    def set_image(self, project: int, address: str, image: str) -> None:
+        """The picture at an address has this content."""
+        with self._writing() as database:
+            database.execute(
+                "UPDATE examples SET image = ? WHERE project = ? AND address = ?", (image, project, address)
+            )
+
+    def known(self, project: int) -> dict[int, str]:
+        """Annotations of a project with the time of their last change."""
+        with self._lock:
+            rows = self._database.execute("SELECT annotation, updated FROM annotations WHERE project = ?", (project,))
+            return {int(annotation): str(updated) for annotation, updated in rows}
+
+    def of_project(self, project: int, annotation: int | None = None) -> list[Example]:
+        """All examples of a project, or of one annotation, in a fixed order."""
+        query = "SELECT annotation, task, region, label, x0, y0, x1, y1, width, height, address, image FROM examples "
+        query += "WHERE project = ?" + (" AND annotation = ?" if annotation is not None else "")
+        values = (project,) if annotation is None else (project, annotation)
+        with self._lock:
+            rows = self._database.execute(query + " ORDER BY annotation, region", values).fetchall()
+        return [
+            Example(number, task, region, label, (x0, y0, x1, y1), (width, height), address, image)
+            for number, task, region, label, x0, y0, x1, y1, width, height, address, image in rows
+        ]
+
+    def news(self, project: int) -> int:
+        """How many annotations came, changed or went since training last began."""
+        with self._lock:
+            (count,) = self._database.execute("SELECT COUNT(*) FROM changes WHERE project = ?", (project,)).fetchone()
+        return int(count)
+
+    def learned(self, project: int, until: float) -> None:
+        """Training has taken in what was known at that time, seconds since the epoch."""
+        with self._writing() as database:
+            database.execute("DELETE FROM changes WHERE project = ? AND at <= ?", (project, until))
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._database.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        with self._lock, self._database:
+            self._database.execute("BEGIN IMMEDIATE")
+            yield self._database
+
+    def _forget(self, database: sqlite3.Connection, project: int, annotations: Sequence[int]) -> list[int]:
+        gone = []
+        for annotation in annotations:
+            found = database.execute(
+                "DELETE FROM annotations WHERE project = ? AND annotation = ?", (project, annotation)
+            )
+            database.execute("DELETE FROM examples WHERE project = ? AND annotation = ?", (project, annotation))
+            if found.rowcount:
+                gone.append(annotation)
+        return gone
+
+
+def _note(database: sqlite3.Connection, project: int, annotations: Sequence[int]) -> None:
+    now = time.time()
+    database.executemany(
+        "INSERT OR REPLACE INTO changes VALUES (?, ?, ?)", [(project, number, now) for number in annotations]
+    )

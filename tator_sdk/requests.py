@@ -1,0 +1,84 @@
+"""What a job can be asked to do: fields with defaults, help and bounds.
+
+Command-line options, forms and validation are all made from these models, so a setting is described once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+SOLVERS = ("lbfgs", "saga", "sag", "newton-cg", "newton-cholesky", "liblinear")
+Solver = Literal["lbfgs", "saga", "sag", "newton-cg", "newton-cholesky", "liblinear"]
+
+
+class JobRequest(BaseModel):
+    """What every request has in common: it travels as JSON and does not change on the way."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class HeadTraining(JobRequest):
+    """Training of a class head: logistic regression on the embeddings of labelled boxes."""
+
+    project: int | None = Field(None, ge=1, description="Label Studio project whose annotations are learned.")
+    images_path: Path | None = Field(None, description="Folder of pictures, instead of a project (YOLO).")
+    labels_path: Path | None = Field(None, description="Folder of YOLO label files. Default: beside the pictures.")
+    labelmap_path: Path | None = Field(
+        None, description="Class names: labelmap.txt, classes.txt, labels.txt or data.yaml. Default: looked for."
+    )
+    sync: bool = Field(True, description="Read the whole project first, instead of trusting what webhooks told.")
+
+    encoder: str | None = Field(None, description="Image encoder. Default: TATOR_ENCODER.")
+    crop_margin: float = Field(0.08, ge=0, le=1, description="Free space around a box, as share of its longer side.")
+    crop_square: bool = Field(True, description="Square-padded crop; off: exactly the box.")
+    batch: int = Field(64, ge=1, le=4096, description="Crops that are embedded together.")
+    cache: bool = Field(True, description="Use embeddings made before, and keep new ones.")
+
+    solver: Solver = Field("lbfgs", description="Optimiser of the regression.")
+    inverse_regularization: float = Field(1.0, gt=0, description="C of the logistic regression.")
+    max_iter: int = Field(1000, ge=1, le=100_000, description="Most iterations of the optimiser.")
+    tolerance: float = Field(1e-4, gt=0, description="Where the optimiser stops.")
+    class_weight: Literal["none", "balanced", "effective"] = Field(
+        "none", description="Weight of rare classes: none, inverse frequency, or effective number of samples."
+    )
+    test_share: float = Field(0.2, gt=0, lt=0.9, description="Share of the images that is held out, by content hash.")
+    seed: int = Field(42, ge=0, description="Seed of whatever is drawn at random.")
+    min_per_class: int = Field(2, ge=1, description="Fewest examples of a class; one with fewer is left out.")
+    background: int = Field(
+        0, ge=0, le=16, description="Crops of empty places per image, from which 'none of these' is learned."
+    )
+
+    hard_example_mining: bool = Field(False, description="Refit with more weight on what was hard.")
+    mining_misclassified: float = Field(3.0, ge=1, description="Weight of examples that the first fit gets wrong.")
+    mining_uncertain: float = Field(2.0, ge=1, description="Weight of examples that it is unsure of.")
+    mining_confidence: float = Field(0.65, ge=0, le=1, description="Unsure: best probability below this …")
+    mining_margin: float = Field(0.15, ge=0, le=1, description="… or lead of the best over the second below this.")
+
+    precision: float = Field(0.95, gt=0, lt=1, description="Share of the head's answers that is to be right.")
+    unknown_share: float = Field(
+        0.2, ge=0, lt=1, description="Share of boxes to expect that belong to none of the classes."
+    )
+    activation: Literal["auto", "never", "always"] = Field(
+        "auto", description="auto: if it is not worse than the active head on the same held-out images."
+    )
+    device: str | None = Field(None, description="Device of the encoder where no engine runs. Default: TATOR_DEVICE.")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> HeadTraining:
+        if (self.project is None) == (self.images_path is None):
+            raise ValueError("give either --project N (Label Studio) or --images-path FOLDER (YOLO)")
+        return self
+
+
+class Relabel(JobRequest):
+    """Checking of the standing boxes of a whole project with its active head."""
+
+    project: int = Field(ge=1, description="Label Studio project whose boxes are checked.")
+    limit: int = Field(0, ge=0, description="Most tasks to offer corrections for, most certain first; 0: all.")
+    least_probability: float = Field(
+        0.0, ge=0, le=1, description="Offer only where the head is this sure; its own threshold holds anyway."
+    )
+    dry_run: bool = Field(False, description="Only report what would be offered.")

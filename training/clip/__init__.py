@@ -1,0 +1,1 @@
+"""Training of class heads: labelled boxes → embeddings → a calibrated logistic regression, gated."""

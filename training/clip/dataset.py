@@ -1,0 +1,249 @@
+"""Where a head's examples come from: a Label Studio project, or a YOLO folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from label_config.reader import Interface, read_cached
+from tator_ml.images.decode import ImageError, image_size
+from tator_ml.images.fetch import ImageFetcher
+from tator_ml.images.store import ImageStore
+from tator_ml.learning.embeddings import ImageBox
+from tator_ml.learning.examples import Examples
+from tator_ml.learning.stores import example_store
+from tator_sdk.annotations import addresses_of, labelled_boxes
+from tator_sdk.errors import TatorError
+from tator_sdk.formats.yolo import find_names, read_folder
+from tator_sdk.geometry import Xyxy, iou_xyxy
+from tator_sdk.requests import HeadTraining
+from tator_sdk.settings import Settings
+from tator_sdk.studio import open_studio, sentences
+from training.job import Job
+
+log = logging.getLogger(__name__)
+
+BACKGROUND = "(none of these)"
+BACKGROUND_OVERLAP = 0.1  # of an empty place with any labelled box, as IoU
+LABELLED = json.dumps(
+    {
+        "filters": {
+            "conjunction": "and",
+            "items": [
+                {"filter": "filter:tasks:total_annotations", "operator": "greater", "type": "Number", "value": 0}
+            ],
+        }
+    }
+)
+
+
+class NothingToLearn(TatorError):
+    """There are too few examples; the message says what to label."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """A labelled box on a picture; ``source`` says where it stands, as JSON values."""
+
+    box: ImageBox
+    label: str
+    source: dict[str, Any] = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Examples with their pictures.
+
+    Attributes:
+        items: in a fixed order.
+        classes: names in the order that the configuration or label map has them.
+        sizes_wh: of the pictures by content hash.
+        provide: brings a picture's bytes into the image store, if they are not there.
+        notes: what was left out, in sentences.
+    """
+
+    items: tuple[Item, ...]
+    classes: tuple[str, ...]
+    sizes_wh: dict[str, tuple[int, int]]
+    provide: Callable[[str], None]
+    notes: tuple[str, ...] = ()
+
+
+def read_dataset(request: HeadTraining, settings: Settings, store: ImageStore, job: Job) -> Dataset:
+    """The examples that a request names.
+
+    Raises:
+        TatorError: they cannot be read.
+    """
+    if request.project is not None:
+        return of_project(request.project, settings, store, job, request.sync)
+    return of_yolo(request, settings, store, job)
+
+
+def of_project(project: int, settings: Settings, store: ImageStore, job: Job, sync: bool) -> Dataset:
+    """A project's annotations: those that webhooks told of, after a synchronisation if asked."""
+    examples, fetcher = example_store(settings), ImageFetcher(settings, store)
+    try:
+        interface = synchronise(project, settings, examples, job) if sync else _interface(project, settings)
+        notes = _resolve(project, examples, fetcher, job)
+        taken_at = time.time()
+        found = examples.of_project(project)
+        examples.learned(project, taken_at)  # what arrives from here on counts towards the next training
+    finally:
+        examples.close()
+    classes = interface.labels
+    items, sizes, places = [], {}, {}
+    for one in found:
+        if one.image is not None and one.label in classes:
+            source = {"task": one.task, "annotation": one.annotation, "region": one.region}
+            items.append(Item(ImageBox(one.image, one.xyxy), one.label, source))
+            sizes[one.image] = one.size_wh
+            places[one.image] = (one.address, one.task)
+
+    def provide(image: str) -> None:
+        if image not in store:
+            address, task = places[image]
+            if fetcher.fetch(address, task).image != image:
+                raise ImageError(f"The picture {address} has changed since it was labelled.")
+
+    return Dataset(tuple(items), classes, sizes, provide, tuple(notes))
+
+
+def synchronise(project: int, settings: Settings, examples: Examples, job: Job) -> Interface:
+    """Bring the examples up to date with the project, a page of tasks at a time."""
+    studio: Any = open_studio(settings)
+    present = []
+    with sentences(settings.label_studio_url):
+        about = studio.projects.get(project)
+        interface = read_cached(about.label_config or "")
+        total = int(about.num_tasks_with_annotations or 0)
+        known = examples.known(project)
+        for done, task in enumerate(studio.tasks.list(project=project, query=LABELLED, page_size=100), 1):
+            if done % 20 == 0:
+                job.progress(done, max(total, done), "reading annotations")
+            addresses = addresses_of(interface, task.data or {})
+            for annotation in task.annotations or []:
+                number, updated = int(annotation["id"]), str(annotation.get("updated_at") or "")
+                if annotation.get("was_cancelled"):
+                    continue
+                present.append(number)
+                if known.get(number) != updated:
+                    boxes = labelled_boxes(annotation.get("result") or [], interface)
+                    examples.put(project, int(task.id), number, updated, boxes, addresses)
+    gone = examples.keep_only(project, present)
+    job.log(f"{len(present)} annotations in project {project}; {gone} of those known before are gone")
+    return interface
+
+
+def _interface(project: int, settings: Settings) -> Interface:
+    studio: Any = open_studio(settings)
+    with sentences(settings.label_studio_url):
+        return read_cached(studio.projects.get(project).label_config or "")
+
+
+def _resolve(project: int, examples: Examples, fetcher: ImageFetcher, job: Job) -> list[str]:
+    """Fetch the pictures whose content is not known yet; returns a note for each that cannot be had."""
+    unknown = sorted({(one.address, one.task) for one in examples.of_project(project) if one.image is None})
+    notes: list[str] = []
+
+    def fetched(place: tuple[str, int]) -> tuple[str, str | ImageError]:
+        try:
+            return place[0], fetcher.fetch(*place).image
+        except ImageError as error:
+            return place[0], error
+
+    with ThreadPoolExecutor(4) as pool:
+        for done, (address, found) in enumerate(pool.map(fetched, unknown), 1):
+            job.progress(done, len(unknown), "fetching pictures")
+            if isinstance(found, ImageError):
+                notes.append(str(found))
+            else:
+                examples.set_image(project, address, found)
+    return notes
+
+
+def of_yolo(request: HeadTraining, settings: Settings, store: ImageStore, job: Job) -> Dataset:
+    """A folder's boxes; bad lines are noted with file and line, and never stop the good ones."""
+    assert request.images_path is not None  # noqa: S101
+    images = request.images_path.expanduser()
+    names = find_names(images, request.labelmap_path)
+    items: list[Item] = []
+    sizes: dict[str, tuple[int, int]] = {}
+    paths: dict[str, Path] = {}
+    notes: list[str] = []
+    for done, picture in enumerate(read_folder(images, request.labels_path, len(names)), 1):
+        job.progress(done, 0, "reading the folder")
+        notes += [str(bad) for bad in picture.bad]
+        if not picture.lines:
+            continue
+        data = picture.path.read_bytes()
+        try:
+            width, height = image_size(data, settings.image_max_pixels)
+        except ImageError as error:
+            notes.append(f"{picture.path}: {error}")
+            continue
+        image = hashlib.sha256(data).hexdigest()
+        paths[image], sizes[image] = picture.path, (width, height)
+        for line in picture.lines:
+            x0, y0, x1, y1 = line.box
+            box = ImageBox(image, (x0 * width, y0 * height, x1 * width, y1 * height))
+            items.append(Item(box, names[line.index], {"file": picture.path.name, "line": line.number}))
+
+    def provide(image: str) -> None:
+        if image not in store and store.put(paths[image].read_bytes()) != image:
+            raise ImageError(f"The picture {paths[image]} changed while it was read.")
+
+    return Dataset(tuple(items), tuple(dict.fromkeys(names)), sizes, provide, tuple(notes))
+
+
+def with_background(dataset: Dataset, each: int, seed: int) -> Dataset:
+    """The data set with ``each`` crops of empty places a picture, as a class of its own.
+
+    Sizes are those of the labelled boxes; a place overlaps no labelled box by more than a tenth.
+    """
+    if not each:
+        return dataset
+    by_image: dict[str, list[Xyxy]] = {}
+    for item in dataset.items:
+        by_image.setdefault(item.box.image, []).append(item.box.xyxy)
+    sizes = [(x1 - x0, y1 - y0) for x0, y0, x1, y1 in (item.box.xyxy for item in dataset.items)]
+    empty = []
+    for image, boxes in sorted(by_image.items()):
+        rng = np.random.default_rng([seed, int(image[:12], 16)])
+        empty += [
+            Item(ImageBox(image, box), BACKGROUND, {"background": True})
+            for box in _empty_places(rng, boxes, sizes, dataset.sizes_wh[image], each)
+        ]
+    return Dataset(
+        (*dataset.items, *empty), (*dataset.classes, BACKGROUND), dataset.sizes_wh, dataset.provide, dataset.notes
+    )
+
+
+def _empty_places(
+    rng: np.random.Generator,
+    boxes: Sequence[Xyxy],
+    sizes: Sequence[tuple[float, float]],
+    size_wh: tuple[int, int],
+    count: int,
+) -> Iterable[Xyxy]:
+    found = 0
+    for _ in range(20 * count):
+        width, height = sizes[int(rng.integers(len(sizes)))]
+        if width > size_wh[0] or height > size_wh[1]:
+            continue
+        x, y = rng.uniform(0, size_wh[0] - width), rng.uniform(0, size_wh[1] - height)
+        place = (float(x), float(y), float(x + width), float(y + height))
+        if all(iou_xyxy(place, box) <= BACKGROUND_OVERLAP for box in boxes):
+            found += 1
+            yield place
+        if found == count:
+            return

@@ -1,0 +1,47 @@
+"""Which pictures are held out: decided by their content, so the same for every head and every run."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def held_out_share(image: str, seed: int) -> float:
+    """A picture's place in 0..1, from its content hash alone; below the test share it is held out."""
+    digest = hashlib.sha256(f"{seed}:{image}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def split_by_image(
+    images: Sequence[str], labels: Sequence[str], test_share: float, seed: int, fewest: int
+) -> tuple[NDArray[np.bool_], list[str]]:
+    """Which boxes are held out: no picture has boxes on both sides.
+
+    A class that would keep fewer than ``fewest`` examples to learn from gets held-out pictures back, in a fixed
+    order; where every picture would be held out, or none of several, the one nearest the border changes sides.
+
+    Returns:
+        (N,) True for held-out boxes, and what was done beyond the rule, in sentences.
+    """
+    places = {image: held_out_share(image, seed) for image in set(images)}
+    out = {image for image, place in places.items() if place < test_share}
+    notes = []
+    ordered = sorted(places, key=lambda image: places[image])
+    if len(ordered) > 1 and not out:
+        out = {ordered[0]}
+    if len(out) == len(ordered):
+        out.discard(ordered[-1])
+    needed = {label: min(count, fewest) for label, count in Counter(labels).items()}
+    kept = Counter(label for image, label in zip(images, labels, strict=True) if image not in out)
+    for image in reversed(ordered):
+        here = Counter(label for other, label in zip(images, labels, strict=True) if other == image)
+        short = [label for label in here if kept[label] < needed[label]]
+        if image in out and short:
+            out.discard(image)
+            kept += here
+            notes.append(f"a held-out picture is learned from, since '{short[0]}' had too few examples otherwise")
+    return np.array([image in out for image in images], bool), notes

@@ -1,0 +1,207 @@
+"""A whole training: examples → embeddings → head → gate → registry."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tator_ml.engine.client import EngineClient
+from tator_ml.engine.crops import CropRecipe
+from tator_ml.engine.head import Head, HeadError
+from tator_ml.engine.messages import EngineError
+from tator_ml.images.store import ImageStore
+from tator_ml.learning.embedder import Computes, Embedder, Embeddings, LocalEncoder
+from tator_ml.learning.embeddings import EmbeddingCache
+from tator_ml.learning.registry import HeadEntry, HeadRegistry, RegistryError
+from tator_ml.learning.stores import embedding_cache, head_registry, image_store
+from tator_sdk.requests import HeadTraining
+from tator_sdk.settings import Settings
+from training.clip.dataset import BACKGROUND, Dataset, read_dataset, with_background
+from training.clip.gate import Decision, decide
+from training.clip.learn import Examples, Learned, TooFewExamples, learn
+from training.job import Job
+
+
+def train(request: HeadTraining, settings: Settings, job: Job, computes: Computes | None = None) -> dict[str, Any]:
+    """Train a head, register it, and activate it where the gate lets it.
+
+    Args:
+        request: what to learn from and how.
+        settings: of this installation.
+        job: takes progress, log and curve; may stop the work.
+        computes: embeds boxes; by default the running engine, else an encoder in this process.
+
+    Returns:
+        Version, whether it is active, why, and the main figures, as JSON values.
+
+    Raises:
+        TatorError: in a sentence.
+    """
+    begun = time.monotonic()
+    store = image_store(settings)
+    dataset = read_dataset(request, settings, store, job)
+    job.log(f"{len(dataset.items)} labelled boxes in {len(set(dataset.sizes_wh))} pictures")
+    for note in dataset.notes[:50]:
+        job.log(f"left out: {note}")
+    if not dataset.items:
+        raise TooFewExamples("There is no labelled box to learn from; label a few objects and train again.")
+    dataset = with_background(dataset, request.background, request.seed)
+    encoder_name = request.encoder or settings.encoder
+    computes = computes or find_encoder(settings, store, request.device)
+    with closing(embedding_cache(settings)) as cache:
+        embeddings = _embed(request, dataset, encoder_name, computes, cache if request.cache else None, job)
+    read_seconds = time.monotonic() - begun
+
+    kept = np.flatnonzero(embeddings.made)
+    items = [dataset.items[row] for row in kept]
+    examples = Examples(
+        embeddings.values[kept],
+        [item.label for item in items],
+        [item.box.image for item in items],
+        dataset.classes,
+        BACKGROUND if request.background else None,
+    )
+    job.progress(0, 0, "fitting")
+
+    def trace(point: dict[str, float]) -> None:
+        job.progress(int(point["iteration"]), request.max_iter, "fitting")
+        job.point(**point)
+
+    learned = learn(examples, request, embeddings.encoder, encoder_name, trace)
+    for note in learned.notes:
+        job.log(note)
+    job.progress(1, 1, "comparing with the active head")
+    registry = head_registry(settings)
+    active = _active(registry, request.project, job)
+    decision = _gate(learned, examples, active, computes, dataset, items, request, settings)
+    job.check()  # nothing is registered for a job that was cancelled, or that another attempt has
+    report = {
+        "request": request.model_dump(mode="json"),
+        "job": job.id,
+        "metrics": learned.metrics,
+        "notes": [*learned.notes, *dataset.notes],
+        "gate": {**decision.as_json(), "active_version": active.version if active else None},
+        "encoder": embeddings.encoder,
+        "seconds": {"reading_and_embedding": round(read_seconds, 2), "all": round(time.monotonic() - begun, 2)},
+        "embedded_anew": embeddings.computed,
+    }
+    seen = [
+        {
+            **item.source,
+            "image": item.box.image,
+            "xyxy": list(item.box.xyxy),
+            "label": item.label,
+            "held_out": bool(out),
+        }
+        for item, out, used in zip(items, learned.held_out, learned.used, strict=True)
+        if used
+    ]
+    entry = registry.add(learned.head, request.project, report, seen)
+    activated = _activate(registry, entry, request, decision, job)
+    return {
+        "version": entry.version,
+        "activated": activated,
+        "reason": decision.reason,
+        "macro_f1": decision.candidate,
+        "active_macro_f1": decision.active,
+        "boxes": len(seen),
+        "classes": len(learned.head.classes),
+        "seconds": round(time.monotonic() - begun, 2),
+    }
+
+
+def find_encoder(settings: Settings, store: ImageStore, device: str | None) -> Computes:
+    """The running engine; where none answers, encoders in this process."""
+    client = EngineClient(settings, store)
+    try:
+        if client.status().ready and device is None:
+            return client
+    except EngineError:
+        pass
+    client.close()
+    return LocalEncoder(store, device or settings.device, settings.image_max_pixels)
+
+
+def _embed(
+    request: HeadTraining, dataset: Dataset, encoder: str, computes: Computes, cache: EmbeddingCache | None, job: Job
+) -> Embeddings:
+    recipe = CropRecipe(request.crop_margin, request.crop_square)
+    embedder = Embedder(computes, cache, encoder, recipe, request.batch)
+    embeddings = embedder.embed(
+        [item.box for item in dataset.items],
+        dataset.provide,
+        lambda done, total: job.progress(done, total, "embedding boxes"),
+    )
+    job.log(f"{embeddings.computed} boxes embedded anew, {len(dataset.items) - embeddings.computed} known before")
+    for image, reason in embeddings.failed.items():
+        job.log(f"left out: picture {image[:12]}: {reason}")
+    return embeddings
+
+
+def _active(registry: HeadRegistry, project: int | None, job: Job) -> HeadEntry | None:
+    if project is None:
+        return None
+    try:
+        entry = registry.active(project)
+        if entry is not None:
+            entry.head()
+        return entry
+    except (RegistryError, HeadError) as error:
+        job.log(f"the active head cannot be compared with: {error}")
+        return None
+
+
+def _gate(
+    learned: Learned, examples: Examples, active: HeadEntry | None, computes: Computes, dataset: Dataset,
+    items: Sequence[Any], request: HeadTraining, settings: Settings,
+) -> Decision:  # fmt: skip
+    """Both heads on the pictures that are held out from both, background aside."""
+    seen_before = {one["image"] for one in active.examples() if not one["held_out"]} if active else set()
+    real = np.array([label != examples.background for label in examples.labels])
+    fair = np.array([image not in seen_before for image in examples.images])
+    rows = np.flatnonzero(learned.used & learned.held_out & real & fair)
+    truth = [examples.labels[row] for row in rows]
+    mine = _said(learned.head, examples.embeddings[rows])
+    theirs = None
+    if active is not None:
+        head = active.head()
+        theirs = _said(head, _embeddings_for(head, learned.head, examples, rows, computes, dataset, items, settings))
+    trained_on = [examples.labels[row] for row in np.flatnonzero(learned.used & ~learned.held_out & real)]
+    return decide(truth, mine, theirs, trained_on, len({examples.images[row] for row in rows}), request.seed)
+
+
+def _embeddings_for(
+    head: Head, new: Head, examples: Examples, rows: NDArray[np.int64], computes: Computes, dataset: Dataset,
+    items: Sequence[Any], settings: Settings,
+) -> NDArray[np.float32]:  # fmt: skip
+    """The held-out boxes as ``head`` sees them: with its own encoder and crop."""
+    if (head.encoder, head.recipe) == (new.encoder, new.recipe):
+        return examples.embeddings[rows]
+    with closing(embedding_cache(settings)) as cache:
+        embedder = Embedder(computes, cache, head.encoder_name, head.recipe)
+        return embedder.embed([items[row].box for row in rows], dataset.provide).values
+
+
+def _said(head: Head, embeddings: NDArray[np.float32]) -> list[str]:
+    if not len(embeddings):
+        return []
+    probabilities = head.probabilities(embeddings)
+    if head.background is not None:  # a real box is asked about: the best of the real classes
+        probabilities[:, head.classes.index(head.background)] = -1
+    return [head.classes[index] for index in probabilities.argmax(1)]
+
+
+def _activate(registry: HeadRegistry, entry: HeadEntry, request: HeadTraining, decision: Decision, job: Job) -> bool:
+    wanted = request.activation == "always" or (request.activation == "auto" and decision.activate)
+    if request.project is None or not wanted:
+        job.log(f"{entry.version} is not active: {decision.reason}")
+        return False
+    why = "gate" if decision.activate else "asked for"
+    registry.activate(request.project, entry.version, why, decision.as_json())
+    job.log(f"{entry.version} is active: {decision.reason}")
+    return True
