@@ -23,9 +23,11 @@ from tator_ml.assists import (
     prompt_kind,
     write_regions,
 )
+from tator_ml.engine.head import HeadError
 from tator_ml.engine.messages import Answer, Ask, Found
 from tator_ml.images.decode import ImageError
 from tator_ml.images.fetch import ImageRef
+from tator_ml.learning.registry import RegistryError
 from tator_ml.leftovers import remove_leftovers, without_leftovers
 from tator_ml.services import Services, build_services
 from tator_sdk.annotations import labels_of
@@ -104,9 +106,40 @@ class TatorBackend:
             What is told to Label Studio, which shows none of it.
         """
         log.info("project %s: event %s", self.project, event)
-        if event in ("ANNOTATION_CREATED", "ANNOTATION_UPDATED"):
-            self._tidy(data.get("annotation"))
+        follower = self._services.follower
+        if self.project is None:
+            return {"event": event}
+        if event in ("ANNOTATION_CREATED", "ANNOTATION_UPDATED", "ANNOTATIONS_CREATED"):
+            given = data.get("annotation")
+            for annotation in given if isinstance(given, list) else [given]:
+                self._tidy(annotation)
+                self._follow(annotation, data)
+        elif event in ("ANNOTATIONS_DELETED", "ANNOTATION_DELETED") and follower is not None:
+            follower.deleted(self.project, _numbers(data.get("annotations") or [data.get("annotation")]))
+        elif event == "START_TRAINING" and follower is not None:
+            return self._train()
         return {"event": event}
+
+    def _train(self) -> dict[str, Any]:
+        assert self._services.follower is not None and self.project is not None  # noqa: S101
+        try:
+            return {"job": self._services.follower.train(self.project)}
+        except TatorError as error:  # Label Studio shows nothing of an answer; the strip does
+            log.warning("project %s is not trained: %s", self.project, error)
+            self._services.notices.failed(self.project, str(error))
+            return {"error": str(error)}
+
+    def _follow(self, annotation: object, data: Json) -> None:
+        """Let heads learn from an annotation, and have its classes checked; behind the answer."""
+        follower, about, task = self._services.follower, data.get("project"), data.get("task")
+        if follower is None or not isinstance(annotation, Mapping) or not isinstance(annotation.get("id"), int):
+            return
+        if not isinstance(task, Mapping) or not isinstance(task.get("id"), int) or self.project is None:
+            return  # many at once come without their tasks; the next training reads them from the project
+        label_config = str(about.get("label_config") or "") if isinstance(about, Mapping) else ""
+        suggested = self._services.suggestions.of_task(self.project, task["id"])
+        seen = frozenset(str(one["region_id"]) for one in suggested)
+        follower.annotated(self.project, annotation, task, label_config, seen)
 
     def _tidy(self, annotation: object) -> None:
         """Free a submitted annotation of the points that asked for its regions; behind the answer."""
@@ -261,11 +294,15 @@ class TatorBackend:
         return self._services.images.fetch(urls[0], _task_id(task))
 
     def _answer(self, ref: ImageRef, assists: Sequence[Assist]) -> Answer:
+        ask = _ask(ref, assists, self._services.projects.get(self.project).head)
         try:
-            return self._services.engine.answer(_ask(ref, assists))
+            return self._services.engine.answer(ask)
         except ImageError:
             self._services.images.forget(ref)
             raise
+        except (HeadError, RegistryError) as error:  # the box is still worth having
+            log.warning("project %s is answered without a class: %s", self.project, error)
+            return self._services.engine.answer(replace(ask, classify=False, head=None))
 
     def _written(self, assists: Sequence[Assist], answer: Answer) -> list[Region]:
         agreement = self._services.settings.guard_agreement
@@ -295,13 +332,21 @@ def kept_prompts(context: Json | None) -> list[Region]:
     return [dict(item) for item in drawn[-1:] if isinstance(item.get("value"), Mapping)]
 
 
-def _ask(ref: ImageRef, assists: Sequence[Assist]) -> Ask:
+def _numbers(items: object) -> list[int]:
+    """Ids of annotations, given as numbers or as objects."""
+    given = items if isinstance(items, list) else []
+    numbers = [item.get("id") if isinstance(item, Mapping) else item for item in given]
+    return [number for number in numbers if isinstance(number, int)]
+
+
+def _ask(ref: ImageRef, assists: Sequence[Assist], head: str | None) -> Ask:
     return Ask(
         image=ref.image,
         prompts=tuple(assist.prompt for assist in assists),
         refine=any(assist.refine for assist in assists),
         classify=any(assist.classify for assist in assists),
         masks=any(needs_mask(assist) for assist in assists),
+        head=head,
     )
 
 

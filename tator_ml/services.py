@@ -11,7 +11,8 @@ from typing import Protocol
 from tator_ml.engine.client import Answers, EngineClient
 from tator_ml.engine.messages import EngineError, Status
 from tator_ml.images.fetch import ImageFetcher, ImageRef
-from tator_ml.images.store import ImageStore
+from tator_ml.learning.follow import Follower
+from tator_ml.learning.stores import embedding_cache, example_store, head_registry, image_store, project_choices
 from tator_ml.notices import Notices
 from tator_ml.pending import PendingPrompts
 from tator_ml.projects import Projects
@@ -58,6 +59,7 @@ class Services:
     notices: Notices = field(default_factory=Notices)
     pending: PendingPrompts = field(default_factory=PendingPrompts)
     preloads: Preloads = field(default_factory=lambda: Preloads())
+    follower: Follower | None = None
 
 
 class EngineWatch:
@@ -95,11 +97,16 @@ class EngineWatch:
 
 def build_services(settings: Settings) -> Services:
     """Services of a web process: an engine at its address, pictures and records under home."""
-    store = ImageStore(settings.home / "images", settings.image_store_bytes)
+    store, registry, projects = image_store(settings), head_registry(settings), project_choices(settings)
+    engine, images = EngineClient(settings, store, registry.files), ImageFetcher(settings, store)
+    follower = Follower(
+        settings, engine, images, example_store(settings), embedding_cache(settings), registry, projects
+    )
     return Services(
         settings=settings,
-        engine=EngineClient(settings, store),
-        images=ImageFetcher(settings, store),
-        projects=Projects(settings.home / "projects"),
+        engine=engine,
+        images=images,
+        projects=projects,
         suggestions=Suggestions(settings.home / "suggestions.sqlite"),
+        follower=follower,
     )

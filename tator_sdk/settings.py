@@ -77,7 +77,7 @@ class Settings(BaseSettings):
     encoder: str = Field(
         "starter",
         validation_alias=_named("encoder", "CLIP_MODEL_NAME"),
-        description="Image encoder of the class head: starter or an open_clip name.",
+        description="Image encoder of class heads: starter, open_clip:NAME, transformers:ID or a folder, timm:NAME.",
     )
     head: Path | None = Field(None, description="Folder of the class head. Default: the starter's.")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1 or mps.")

@@ -18,6 +18,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from tator_ml.engine.head import HeadError
 from tator_ml.engine.messages import Answer, Ask, Busy, EmbedAsk, EngineError, Status, UnknownHead, UnknownImage
 from tator_ml.images.decode import ImageError
 from tator_sdk.settings import Settings
@@ -35,13 +36,14 @@ ERRORS: dict[str, type[Exception]] = {
     "unknown_head": UnknownHead,
     "image": ImageError,
     "busy": Busy,
+    "head": HeadError,
     "engine": EngineError,
 }
 
 
 def error_name(error: BaseException) -> str:
     """The most specific name on the wire for an error, ``engine`` for anything else."""
-    for name in ("unknown_image", "unknown_head", "image", "busy"):
+    for name in ("unknown_image", "unknown_head", "image", "busy", "head"):
         if isinstance(error, ERRORS[name]):
             return name
     return "engine"

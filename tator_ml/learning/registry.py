@@ -138,6 +138,15 @@ class HeadRegistry:
         version = self._projects.get(project).head
         return self.get(version) if version else None
 
+    def files(self, version: str) -> dict[str, bytes]:
+        """What an engine needs of a head, by file name.
+
+        Raises:
+            RegistryError: there is no such head.
+            HeadError: its files are damaged.
+        """
+        return self.get(version).head().files()
+
     def activate(self, project: int, version: str, why: str, figures: Mapping[str, Any] | None = None) -> HeadEntry:
         """Make a head the project's, from the next request on.
 

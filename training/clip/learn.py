@@ -157,8 +157,8 @@ def _calibrated(
     unknown = strangers(head, features, truth, linear, options) if request.unknown_share else None
     scores = scores_of(head, seen[known], answer[known])
     silence = choose_silence(scores, unknown, request.precision, request.unknown_share)
-    chosen = {"threshold": silence.threshold, "margin": silence.margin, "familiarity": silence.familiarity}
-    return replace(head, **chosen), silence
+    head = replace(head, threshold=silence.threshold, margin=silence.margin, familiarity=silence.familiarity)
+    return head, silence
 
 
 def _enough(examples: Examples, fewest: int) -> tuple[NDArray[np.bool_], list[str], list[str]]:

@@ -36,9 +36,12 @@ def split_by_image(
     if len(out) == len(ordered):
         out.discard(ordered[-1])
     needed = {label: min(count, fewest) for label, count in Counter(labels).items()}
-    kept = Counter(label for image, label in zip(images, labels, strict=True) if image not in out)
+    on = {image: Counter[str]() for image in places}
+    for image, label in zip(images, labels, strict=True):
+        on[image][label] += 1
+    kept = sum((on[image] for image in places if image not in out), Counter())
     for image in reversed(ordered):
-        here = Counter(label for other, label in zip(images, labels, strict=True) if other == image)
+        here = on[image]
         short = [label for label in here if kept[label] < needed[label]]
         if image in out and short:
             out.discard(image)

@@ -1,0 +1,235 @@
+"""What happens when an annotation comes, changes or goes: kept, embedded, checked, and in time learned from."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol
+
+from pydantic import ValidationError
+
+from label_config.errors import LabelConfigError
+from label_config.reader import read_cached
+from tator_ml import jobs
+from tator_ml.engine.crops import CropRecipe
+from tator_ml.images.fetch import ImageRef
+from tator_ml.learning.disagreements import disagreements, prediction
+from tator_ml.learning.embedder import Computes, Embedder
+from tator_ml.learning.embeddings import EmbeddingCache, ImageBox
+from tator_ml.learning.examples import Examples
+from tator_ml.learning.registry import HeadRegistry, RegistryError
+from tator_ml.projects import Projects
+from tator_sdk.annotations import LabelledBox, addresses_of, labelled_boxes
+from tator_sdk.errors import TatorError
+from tator_sdk.requests import HeadTraining
+from tator_sdk.settings import Settings
+from tator_sdk.studio import open_studio, sentences
+
+log = logging.getLogger(__name__)
+
+Json = Mapping[str, Any]
+CHECK = "check"  # after the head's version, marks predictions that a submitted annotation gave rise to
+LONGEST_WAIT_SECONDS = 30.0  # for a quiet moment, where annotations keep coming
+
+
+class Fetches(Protocol):
+    """Addresses in tasks → pictures in the store."""
+
+    def fetch(self, address: str, task_id: int | None = None) -> ImageRef:
+        """Bring the picture of an address into the store."""
+        ...
+
+
+class Follower:
+    """Follows the annotations of all projects. Webhooks only queue: Label Studio waits a second for them."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        computes: Computes,
+        images: Fetches,
+        examples: Examples,
+        cache: EmbeddingCache,
+        registry: HeadRegistry,
+        projects: Projects,
+    ) -> None:
+        self._settings = settings
+        self._computes = computes
+        self._images = images
+        self._examples = examples
+        self._cache = cache
+        self._registry = registry
+        self._projects = projects
+        self._order = ThreadPoolExecutor(1, thread_name_prefix="tator-follow")  # changes stay in their order
+        self._embedding = ThreadPoolExecutor(1, thread_name_prefix="tator-learn")
+        self._timers: dict[int, tuple[threading.Timer, float]] = {}
+        self._lock = threading.Lock()
+
+    def annotated(
+        self, project: int, annotation: Json, task: Json, label_config: str, suggested: frozenset[str] = frozenset()
+    ) -> None:
+        """An annotation was submitted or changed; ``suggested`` are ids of regions that Tator classified itself."""
+        self._order.submit(self._guarded, self._annotated, project, annotation, task, label_config, suggested)
+
+    def deleted(self, project: int, annotations: Sequence[int]) -> None:
+        """Annotations were deleted."""
+        self._order.submit(self._guarded, self._deleted, project, annotations)
+
+    def train(self, project: int, sync: bool = True) -> str:
+        """Start a training of the project's head, with the settings of its active one; returns the job's id.
+
+        Any number of calls makes one job that runs and at most one that waits.
+
+        Raises:
+            TatorError: jobs cannot be started.
+        """
+        request = self._request(project, sync)
+        record = jobs.start(
+            self._settings, "clip", request.model_dump(mode="json"),
+            project=project, title=f"class head of project {project}", unique=f"clip:{project}",
+        )  # fmt: skip
+        return record.id
+
+    def close(self) -> None:
+        """Finish what was begun and start nothing more."""
+        with self._lock:
+            for timer, _ in self._timers.values():
+                timer.cancel()
+            self._timers.clear()
+        self._order.shutdown(cancel_futures=True)
+        self._embedding.shutdown(cancel_futures=True)
+        self._examples.close()
+        self._cache.close()
+
+    def settle(self) -> None:
+        """Wait until everything that came so far is stored, embedded and checked."""
+        self._order.submit(lambda: None).result()
+        self._embedding.submit(lambda: None).result()
+
+    def _guarded(self, work: Callable[..., None], project: int, *arguments: Any) -> None:
+        try:
+            work(project, *arguments)
+        except (TatorError, LabelConfigError) as error:
+            log.warning("project %s: %s", project, error)
+        except Exception:  # nobody waits for this thread's result
+            log.exception("project %s: an annotation could not be followed", project)
+
+    def _annotated(
+        self, project: int, annotation: Json, task: Json, label_config: str, suggested: frozenset[str]
+    ) -> None:
+        number, task_id = int(annotation["id"]), int(annotation.get("task") or task["id"])
+        if annotation.get("was_cancelled"):  # skipped: nothing was said about its objects
+            self._deleted(project, [number])
+            return
+        interface = read_cached(label_config)
+        result = annotation.get("result") or []
+        boxes = labelled_boxes(result, interface)
+        addresses = addresses_of(interface, task.get("data") or {})
+        updated = str(annotation.get("updated_at") or "")
+        self._examples.put(project, task_id, number, updated, boxes, addresses)
+        self._embedding.submit(
+            self._guarded, self._learnt, project, task_id, number, result, boxes, addresses, label_config, suggested
+        )
+        self._consider_training(project)
+
+    def _deleted(self, project: int, annotations: Sequence[int]) -> None:
+        self._examples.delete(project, annotations)
+        self._consider_training(project)
+
+    def _learnt(
+        self, project: int, task: int, annotation: int, result: Sequence[object], boxes: Sequence[LabelledBox],
+        addresses: Mapping[tuple[str, int], str], label_config: str, suggested: frozenset[str],
+    ) -> None:  # fmt: skip
+        """Embed an annotation's boxes as the project's head wants them, and check those drawn by hand."""
+        entry = self._active(project)
+        head = entry.head() if entry else None
+        encoder = head.encoder_name if head else self._settings.encoder
+        recipe = head.recipe if head else CropRecipe()
+        placed: list[tuple[LabelledBox, ImageBox]] = []
+        for place, address in addresses.items():
+            mine = [box for box in boxes if (box.image_name, box.item_index) == place]
+            if not mine:
+                continue
+            image = self._images.fetch(address, task).image
+            self._examples.set_image(project, address, image)
+            placed += [(box, ImageBox(image, box.xyxy)) for box in mine]
+        embeddings = Embedder(self._computes, self._cache, encoder, recipe).embed([where for _, where in placed])
+        if head is None or entry is None or not self._settings.check_submitted:
+            return
+        rows = [row for row, (box, _) in enumerate(placed) if embeddings.made[row] and box.region not in suggested]
+        found = disagreements(
+            head, [placed[row][0] for row in rows], embeddings.values[rows], result, read_cached(label_config)
+        )
+        version = f"{entry.version}/{CHECK}"
+        self._offer(task, prediction(task, found, result, version) if found else None)
+
+    def _offer(self, task: int, wanted: dict[str, Any] | None) -> None:
+        """Let the task have this prediction of ours, or none, in place of what an earlier check left."""
+        studio: Any = open_studio(self._settings)
+        with sentences(self._settings.label_studio_url):
+            standing = [
+                one for one in studio.predictions.list(task=task)
+                if str(one.model_version or "").endswith(f"/{CHECK}")
+            ]  # fmt: skip
+            for one in standing:
+                same = wanted is not None and one.model_version == wanted["model_version"]
+                if wanted is not None and same and _alike(one.result, wanted["result"]):
+                    wanted = None
+                    continue
+                studio.predictions.delete(one.id)
+            if wanted is not None:
+                studio.predictions.create(**wanted)
+
+    def _active(self, project: int) -> Any:
+        try:
+            return self._registry.active(project)
+        except RegistryError as error:
+            log.warning("project %s: %s", project, error)
+            return None
+
+    def _request(self, project: int, sync: bool) -> HeadTraining:
+        entry = self._active(project)
+        before = dict(entry.report.get("request") or {}) if entry else {}
+        before.update(project=project, sync=sync, images_path=None, labels_path=None, labelmap_path=None)
+        before["activation"] = "auto"
+        try:
+            return HeadTraining.model_validate(before)
+        except ValidationError:  # a report of another version
+            return HeadTraining(project=project, sync=sync)
+
+    def _consider_training(self, project: int) -> None:
+        """Train once enough is new, and no further annotation has come for a moment."""
+        chosen = self._projects.get(project).train_after
+        after = self._settings.train_after if chosen is None else chosen
+        if not after or self._examples.news(project) < after:
+            return
+        now = time.monotonic()
+        with self._lock:
+            timer, since = self._timers.pop(project, (None, now))
+            if timer is not None:
+                timer.cancel()
+            quiet = min(self._settings.train_quiet_seconds, max(0.0, since + LONGEST_WAIT_SECONDS - now))
+            timer = threading.Timer(quiet, self._due, (project,))
+            timer.daemon = True
+            self._timers[project] = (timer, since)
+            timer.start()
+
+    def _due(self, project: int) -> None:
+        with self._lock:
+            self._timers.pop(project, None)
+        try:
+            log.info("project %s: %s is trained by itself", project, self.train(project, sync=False))
+        except TatorError as error:
+            log.warning("project %s is not trained by itself: %s", project, error)
+
+
+def _alike(one: Sequence[Any], other: Sequence[Any]) -> bool:
+    """Whether two results say the same of the same regions."""
+
+    def essence(results: Sequence[Any]) -> list[tuple[str, str]]:
+        return sorted((str(item.get("id")), str(item.get("value"))) for item in results)
+
+    return essence(one) == essence(other)
