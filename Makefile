@@ -18,6 +18,7 @@ $(READY): pyproject.toml constraints.txt
 		{ echo "Tator needs Python 3.11 or newer; give one as PYTHON=python3.12"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
 		{ echo "Python cannot make environments here; on Debian: apt-get install python3-venv"; exit 1; }
+	@rm -rf *.egg-info  # a stale one hides the verbs that a newer pyproject names
 	@echo "Installing Tator into $(VENV): two to four minutes the first time (6 GB with torch)"
 	$(PIP) install --upgrade pip setuptools wheel
 	$(PIP) install -c constraints.txt torch torchvision

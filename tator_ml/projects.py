@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from tator_sdk.errors import TatorError
 
@@ -94,8 +94,10 @@ class Projects:
         """Make a head the project's and write down why."""
         with self._alone(project_id):
             change = Activation(time.time(), head, self.get(project_id).head, why, dict(figures or {}))
-            with self._history(project_id).open("a") as file:
-                file.write(json.dumps(asdict(change)) + "\n")
+            with self._history(project_id).open("a+b") as file:
+                if file.tell() and _last_byte(file) != b"\n":  # the half line of a crash stays a line of its own
+                    file.write(b"\n")
+                file.write(json.dumps(asdict(change)).encode() + b"\n")
             self._write(project_id, head=head)
         return change
 
@@ -133,3 +135,8 @@ class Projects:
         with (self._folder / f".{project_id}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+def _last_byte(file: BinaryIO) -> bytes:
+    file.seek(-1, os.SEEK_END)
+    return file.read(1)

@@ -10,6 +10,7 @@ from tator_ml.engine.client import EngineClient
 from tator_ml.engine.messages import EngineError
 from tator_ml.images.store import ImageStore
 from tator_ml.jobs import connect_redis
+from tator_ml.jobs.connection import living_workers
 from tator_ml.processes import Part, ProcessError, Supervisor, free_port
 from tator_ml.redis_server import redis_answers, redis_command, redis_url
 from tator_sdk.settings import LOOPBACK_HOSTS, Settings
@@ -100,7 +101,5 @@ def _auth(settings: Settings) -> httpx.BasicAuth | None:
 
 
 def _workers(settings: Settings) -> int:
-    from rq.worker import BaseWorker
-
     with connect_redis(settings) as connection:
-        return BaseWorker.count(connection=connection)
+        return living_workers(connection)

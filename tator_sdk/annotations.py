@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from PIL.Image import DecompressionBombError
 
 from label_config.interface import Interface
 from tator_sdk.geometry import Xyxy, area_xyxy, box_of_mask, clip_xyxy
 from tator_sdk.regions import RegionError, read_box, read_stroke
 
 Json = Mapping[str, Any]
+MOST_PIXELS = 2**30  # of a picture; a brush's mask needs memory for each
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def labelled_boxes(result: Sequence[object], interface: Interface) -> list[Label
         try:
             size_wh = _size_wh(item)
             box = region_box(item, size_wh)
-        except RegionError:
+        except (RegionError, OverflowError, DecompressionBombError):  # integers and pictures beyond all bounds
             continue
         if box is not None and area_xyxy(box) >= 1:
             region, image, page = str(item.get("id")), str(item.get("to_name")), item.get("item_index")
@@ -99,6 +101,8 @@ def _size_wh(item: Json) -> tuple[int, int]:
     width, height = item.get("original_width"), item.get("original_height")
     if not (isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0):
         raise RegionError("The region does not say how large its picture is.")
+    if width * height > MOST_PIXELS:
+        raise RegionError("The region says that its picture is larger than any.")
     return width, height
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
 
 from tator_sdk.cli import load_commands
 from tator_sdk.settings import Settings
@@ -14,6 +17,8 @@ from tator_sdk.settings import Settings
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 WEIGHTS = ROOT / "tator_ml" / "weights"
+VERBS = re.compile(r"(?:`|^(?:\$ )?(?:[A-Z_]+=\S+ )*)tator((?: +[a-z][a-z-]*)+)", re.M)
+"""Verbs after ``tator`` in backquotes, or where it begins a line of a code block."""
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -26,12 +31,39 @@ def test_links_lead_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_verbs_and_settings_exist(page: Path) -> None:
     text = page.read_text()
-    verbs = {command.name or command.callback.__name__ for command in load_commands().registered_commands}
-    for verb in re.findall(r"`tator ([a-z][a-z-]+)", text):
-        assert verb in verbs, f"{page.name} names `tator {verb}`"
+    assert not unknown_verbs(text), page.name
     fields = {name.upper() for name in Settings.model_fields}
     for name in re.findall(r"TATOR_([A-Z_]+[A-Z])", text):
         assert name in fields, f"{page.name} names TATOR_{name}"
+
+
+@functools.cache
+def tator() -> Any:
+    return get_command(load_commands())
+
+
+def unknown_verbs(text: str) -> list[str]:
+    """Verbs that the text names and that do not exist; below a verb without verbs of its own, words are arguments."""
+    unknown = []
+    for words in VERBS.findall(text):
+        command = tator()
+        for count, word in enumerate(words.split(), 1):
+            if not (verbs := getattr(command, "commands", None)):
+                break
+            if word not in verbs:
+                unknown.append(" ".join(["tator", *words.split()[:count]]))
+                break
+            command = verbs[word]
+    return unknown
+
+
+def test_verbs_of_groups_count_and_unknown_ones_are_found() -> None:
+    known = (
+        "`tator up`, `tator jobs list`, `tator models activate V --project 3`, `tator jobs`, `tator train clip --here`"
+    )
+    assert unknown_verbs(f"{known}\n$ tator connect --project 3\nTOKEN=x tator assists --project 3 refine") == []
+    assert unknown_verbs("`tator jobs lst`, `tator fly`") == ["tator jobs lst", "tator fly"]
+    assert unknown_verbs("first:\ntator models activte V\nand then tator models is fine") == ["tator models activte"]
 
 
 def test_make_targets_exist() -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import typer
 
-from tator_ml.cli import jobs, serving
+from tator_ml.cli import jobs, models, serving
 
 
 def register(app: typer.Typer) -> None:
     """Add the verbs."""
     serving.register(app)
     jobs.register(app)
+    models.register(app)

@@ -6,16 +6,14 @@ import json
 import time
 from typing import Annotated
 
-import redis
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
-from rq.worker import BaseWorker
 
 from tator_ml.cli.serving import Home, read_settings
-from tator_ml.jobs.connection import reached
+from tator_ml.jobs.connection import living_workers, reached
 from tator_ml.jobs.queue import cancel as cancel_job
 from tator_ml.jobs.queue import retry as retry_job
 from tator_ml.jobs.records import JobRecord, JobRecords
@@ -155,7 +153,7 @@ def follow(settings: Settings, job_id: str, console: Console) -> JobRecord:
             with Progress(*columns, console=console, transient=True) as bars:
                 bar = bars.add_task(escape(record.title), total=None)
                 while not record.over:
-                    idle = record.status == "queued" and not _living_workers(connection)
+                    idle = record.status == "queued" and not living_workers(connection)
                     what = "waiting for a worker; start one with `tator worker`" if idle else record.what
                     said = f"{record.title}: {what or record.status}"
                     bars.update(bar, description=escape(said), completed=record.done, total=record.total or None)
@@ -170,11 +168,6 @@ def follow(settings: Settings, job_id: str, console: Console) -> JobRecord:
     why = f": {record.error}" if record.error else f" after {_took(record)}"
     console.print(f"[{COLOURS[record.status]}]{record.status}[/] {escape(record.title + why)}", highlight=False)
     return record
-
-
-def _living_workers(connection: redis.Redis) -> int:
-    keys = BaseWorker.all_keys(connection=connection)
-    return sum(bool(connection.exists(key)) for key in keys)
 
 
 def _steps(record: JobRecord) -> str:

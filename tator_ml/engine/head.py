@@ -243,7 +243,7 @@ class Head:
                 centers=tensors.get("centers"),
                 familiarity=float(metadata.get("familiarity", -1.0)),
             )
-        except (KeyError, TypeError, ValueError, SafetensorError) as error:
+        except (KeyError, TypeError, ValueError, RecursionError, SafetensorError) as error:
             raise HeadDamaged(f"The head in {where} cannot be read.") from error
 
 

@@ -10,6 +10,7 @@ from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 from rq import Queue
 from rq.serializers import JSONSerializer
+from rq.worker import BaseWorker
 
 from tator_ml.jobs.records import JobError
 from tator_ml.redis_server import redis_url
@@ -45,3 +46,8 @@ def reached(settings: Settings) -> Iterator[redis.Redis]:
 def job_queue(connection: redis.Redis) -> Queue:
     """The queue that jobs go to."""
     return Queue(QUEUE, connection=connection, serializer=JSONSerializer)
+
+
+def living_workers(connection: redis.Redis) -> int:
+    """How many workers are alive; RQ's own count holds those that were killed, until it cleans up."""
+    return sum(bool(connection.exists(key)) for key in BaseWorker.all_keys(connection=connection))

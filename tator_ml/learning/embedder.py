@@ -38,9 +38,10 @@ class LocalEncoder:
 
     def __init__(self, images: ImageStore, device: str, max_pixels: int) -> None:
         from tator_ml.engine import encoders
+        from tator_ml.engine.loading import choose_device
         from tator_ml.engine.models import ClassModels
 
-        self._models = ClassModels(lambda name: encoders.load(name, device))
+        self._models = ClassModels(lambda name: encoders.load(name, choose_device(device)))
         self._images = images
         self._max_pixels = max_pixels
         self._lock = threading.Lock()

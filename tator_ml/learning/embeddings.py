@@ -63,8 +63,17 @@ class EmbeddingCache:
 
     def get(self, keys: Sequence[bytes]) -> list[Embedding | None]:
         """The embedding of each key, or None; a damaged one counts as missing."""
-        with self._environment.begin(db=self._values, buffers=True) as reading:
-            return [_read(reading.get(key)) for key in keys]
+        try:
+            return self._get(keys)
+        except lmdb.Error as error:  # a page of the file, and with it the transaction; others can still be read
+            log.warning("some embeddings are damaged (%s); delete %s while nothing runs", error, self._folder)
+        rows: list[Embedding | None] = []
+        for key in keys:
+            try:
+                rows += self._get([key])
+            except lmdb.Error:
+                rows.append(None)
+        return rows
 
     def put(self, pairs: Iterable[tuple[bytes, NDArray[np.floating]]]) -> None:
         """Keep embeddings (D,) by key, all or none of them; a full disk is logged and costs only time later."""
@@ -74,6 +83,7 @@ class EmbeddingCache:
                 try:
                     self._write(rows)
                 except lmdb.MapFullError:
+                    self._environment.reader_check()  # a reader that was killed keeps what is dropped
                     self._drop_oldest(0.5)
                     self._write(rows)
                 if self._used() > FULL * self._max_bytes:
@@ -101,9 +111,17 @@ class EmbeddingCache:
     def _open(self) -> lmdb.Environment:
         # room for what is deleted and written in the same transaction, beyond what is kept
         environment = lmdb.open(str(self._folder), map_size=2 * self._max_bytes, max_dbs=2, max_readers=512)
+        pages = environment.info()["last_pgno"] + 1
+        if (self._folder / "data.mdb").stat().st_size < pages * environment.stat()["psize"]:
+            environment.close()  # to read a page that was cut off would end the process
+            raise lmdb.CorruptedError("the file is shorter than its content")
         self._values = environment.open_db(b"values")
         self._ages = environment.open_db(b"ages")
         return environment
+
+    def _get(self, keys: Sequence[bytes]) -> list[Embedding | None]:
+        with self._environment.begin(db=self._values, buffers=True) as reading:
+            return [_read(reading.get(key)) for key in keys]
 
     def _write(self, rows: Sequence[tuple[bytes, bytes]]) -> None:
         with self._environment.begin(write=True) as writing:

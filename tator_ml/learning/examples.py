@@ -6,6 +6,7 @@ puts right what was missed while the backend was away.
 
 from __future__ import annotations
 
+import fcntl
 import sqlite3
 import threading
 import time
@@ -65,9 +66,11 @@ class Examples:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
         self._database = sqlite3.connect(path, check_same_thread=False, timeout=30)
-        self._database.execute("PRAGMA journal_mode=WAL")
-        self._database.execute("PRAGMA synchronous=NORMAL")
-        self._database.executescript(SCHEMA)
+        with path.with_suffix(".lock").open("w") as alone:  # SQLite waits for no other process in this pragma
+            fcntl.flock(alone, fcntl.LOCK_EX)
+            self._database.execute("PRAGMA journal_mode=WAL")
+            self._database.execute("PRAGMA synchronous=NORMAL")
+            self._database.executescript(SCHEMA)
 
     def put(
         self,
@@ -114,10 +117,16 @@ class Examples:
         with self._writing() as database:
             _note(database, project, self._forget(database, project, annotations))
 
-    def keep_only(self, project: int, annotations: Iterable[int]) -> int:
-        """Forget what is not among the annotations that Label Studio still has; returns how many that were."""
+    def keep_only(self, project: int, annotations: Iterable[int], among: Iterable[int] | None = None) -> int:
+        """Forget what is not among the annotations that Label Studio still has; returns how many that were.
+
+        Args:
+            project: Label Studio's number.
+            annotations: that it has.
+            among: those known before it was asked, by default all; what came since is not forgotten.
+        """
         kept = set(annotations)
-        gone = [number for number in self.known(project) if number not in kept]
+        gone = [number for number in (self.known(project) if among is None else among) if number not in kept]
         self.delete(project, gone)
         return len(gone)
 

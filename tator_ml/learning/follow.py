@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 import time
@@ -95,11 +96,11 @@ class Follower:
 
     def close(self) -> None:
         """Finish what was begun and start nothing more."""
+        self._order.shutdown(cancel_futures=True)  # first: it may start a timer yet
         with self._lock:
             for timer, _ in self._timers.values():
                 timer.cancel()
             self._timers.clear()
-        self._order.shutdown(cancel_futures=True)
         self._embedding.shutdown(cancel_futures=True)
         self._examples.close()
         self._cache.close()
@@ -230,6 +231,7 @@ def _alike(one: Sequence[Any], other: Sequence[Any]) -> bool:
     """Whether two results say the same of the same regions."""
 
     def essence(results: Sequence[Any]) -> list[tuple[str, str]]:
-        return sorted((str(item.get("id")), str(item.get("value"))) for item in results)
+        # a database may hand keys back in an order of its own
+        return sorted((str(item.get("id")), json.dumps(item.get("value"), sort_keys=True)) for item in results)
 
     return essence(one) == essence(other)

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import io
 import json
+import lzma
 import re
 import shutil
 import tempfile
 import time
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +29,8 @@ REPORT_FILE, EXAMPLES_FILE = "report.json", "examples.json"
 FILES = (METADATA_FILE, WEIGHTS_FILE, REPORT_FILE, EXAMPLES_FILE)
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 MAX_ARCHIVE_BYTES = 512 * 2**20
+# What a damaged archive raises, the last where it wants a password or a method that is not there.
+UNREADABLE = (zipfile.BadZipFile, OSError, EOFError, zlib.error, lzma.LZMAError, RuntimeError)
 
 
 class RegistryError(TatorError):
@@ -165,11 +169,10 @@ class HeadRegistry:
         Raises:
             RegistryError: nothing was active before.
         """
-        current = self._projects.get(project).head
-        earlier = self._before(self._projects.activations(project), current)
-        if earlier is None:
+        stack = _stack(self._projects.activations(project))
+        if len(stack) < 2:
             raise RegistryError(f"Project {project} has no earlier head to go back to.")
-        before = earlier.before
+        before = stack[-2]
         entry = self.get(before) if before else None
         self._projects.activate(project, before, "rollback")
         return entry
@@ -210,14 +213,15 @@ class HeadRegistry:
         if REPORT_FILE in files:
             try:
                 report = dict(json.loads(files[REPORT_FILE]))
-            except (ValueError, TypeError):
+                dict(report.get("metrics") or {})
+            except (ValueError, TypeError, RecursionError):
                 raise RegistryError(f"The report in {path.name} cannot be read; export the head again.") from None
         return self.add(head, project, {**report, "imported_from": path.name, "imported_version": head.version})
 
     def _entry(self, folder: Path) -> HeadEntry:
         try:
-            report = json.loads((folder / REPORT_FILE).read_text())
-        except (OSError, ValueError):  # a head stays usable without its report
+            report = dict(json.loads((folder / REPORT_FILE).read_text()))
+        except (OSError, ValueError, TypeError):  # a head stays usable without its report
             report = {}
         created = float(report.get("created") or folder.stat().st_mtime)
         return HeadEntry(folder.name, folder, report.get("project"), created, report)
@@ -231,11 +235,16 @@ class HeadRegistry:
         ]
         return f"{prefix}{max(numbers, default=0) + 1}-{head.digest[:6]}"
 
-    @staticmethod
-    def _before(history: Sequence[Activation], current: str | None) -> Activation | None:
-        """The activation that made ``current`` active; what a rollback restored does not count."""
-        real = [one for one in history if one.why != "rollback" and one.head == current]
-        return real[-1] if real and current else None
+
+def _stack(history: Sequence[Activation]) -> list[str | None]:
+    """Heads that were active one after the other, the one that is active last; a rollback takes one away."""
+    stack = [history[0].before] if history else []
+    for one in history:
+        if one.why == "rollback" and len(stack) > 1:
+            stack.pop()
+        if one.head != stack[-1]:  # what is activated again is no step
+            stack.append(one.head)
+    return stack
 
 
 def _json(value: object) -> bytes:
@@ -256,5 +265,5 @@ def _files_of_archive(path: Path) -> dict[str, bytes]:
             return {info.filename: archive.read(info) for info in chosen}
     except FileNotFoundError:
         raise RegistryError(f"There is no file {path}.") from None
-    except (zipfile.BadZipFile, OSError) as error:
+    except UNREADABLE as error:
         raise RegistryError(f"{path.name} is not an archive that `tator models export` wrote.") from error

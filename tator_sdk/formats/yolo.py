@@ -100,7 +100,7 @@ def read_folder(images: Path, labels: Path | None, classes: int) -> Iterator[Yol
             yield YoloPicture(path, ())
             continue
         lines, bad = [], []
-        for number, text in enumerate(file.read_text("utf-8", "replace").splitlines(), 1):
+        for number, text in enumerate(file.read_text("utf-8-sig", "replace").splitlines(), 1):
             if not text.strip():
                 continue
             try:
@@ -153,7 +153,10 @@ def _parsed(text: str, number: int, classes: int) -> YoloLine:
 
 
 def _lines(path: Path) -> list[str]:
-    return [line.strip() for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
+    try:
+        return [line.strip() for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise YoloError(f"{path} is not UTF-8 text; save it as such.") from error
 
 
 def _yaml_names(path: Path) -> list[str]:
@@ -162,8 +165,11 @@ def _yaml_names(path: Path) -> list[str]:
     try:
         content = yaml.safe_load(path.read_text("utf-8-sig"))
         names = content["names"]
-        if isinstance(names, dict):
-            names = [names[index] for index in sorted(names)]
+        if isinstance(names, dict):  # indices may be written as text
+            numbered = {int(index): name for index, name in names.items()}
+            names = [numbered[index] for index in range(len(names))]  # a gap would move all that follow
+        if not isinstance(names, list):
+            raise TypeError("neither a list nor a mapping")
         return [str(name) for name in names]
-    except (yaml.YAMLError, KeyError, TypeError) as error:
-        raise YoloError(f"{path} has no readable `names`.") from error
+    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+        raise YoloError(f"{path} has no readable `names`: a list, or a mapping from 0 on without a gap.") from error

@@ -13,13 +13,13 @@ from tator_ml.engine.head import Head
 from training.clip.regression import Linear, Options, fit
 
 Labels = NDArray[np.int64]
+LEAST_ANSWERED = 0.5  # of the held-out boxes, where the asked precision cannot be had at any price
 FEWEST = 20  # held-out boxes below which neither temperature nor threshold can be told
 DEFAULT_THRESHOLD, DEFAULT_MARGIN = 0.65, 0.15  # below them the original calls an example uncertain
 THRESHOLDS = np.round(np.concatenate([np.arange(0.30, 0.9, 0.03), np.arange(0.90, 1.0, 0.01)]), 2)
 MARGINS = np.array([0.05, 0.15, 0.3, 0.45])
 FAMILIAR = np.array([0.0, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3])
 """Shares of known boxes that are given up as too unfamiliar."""
-STRICTEST = 0.99
 GROUPS = 4  # of classes, each left out once to see how a head takes what it does not know
 MOST_EXAMPLES = 3000  # for those fits: they estimate two thresholds, and a retrain must stay quick
 
@@ -164,31 +164,58 @@ def choose_silence(known: Scores, unknown: Scores | None, precision: float, unkn
     note: str | None = None
     if unknown is None and unknown_share:
         note = "fewer than four classes: how the head takes unknown objects could not be simulated"
-    choices = []
+    tried = _tried(known, unknown, share)
+    good = [one for one in tried if one.sure >= precision]
+    if good:
+        best = max(good, key=lambda one: (one.answered, one.threshold, one.margin, one.familiarity))
+    else:
+        # Labels with mistakes in them make even a right answer look wrong: a silent head would help nobody.
+        best = max(tried, key=lambda one: (one.answered >= LEAST_ANSWERED, one.sure, one.answered))
+        note = (
+            f"a precision of {precision:.0%} cannot be promised on these {len(known.best)} held-out boxes; "
+            f"{best.precision:.0%} of the answers were right"
+        )
+    return Silence(
+        best.threshold, best.margin, round(best.familiarity, 4), round(best.precision, 4),
+        round(best.answered, 4), bool(good), note,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """One setting and what it gives: ``sure`` is a precision that holds although the luckiest was picked."""
+
+    threshold: float
+    margin: float
+    familiarity: float
+    answered: float
+    precision: float
+    sure: float
+
+
+def _tried(known: Scores, unknown: Scores | None, share: float) -> list[_Tried]:
+    """Every threshold with every margin and familiarity; the first answers always."""
+    found = [_Tried(0.0, 0.0, -1.0, 1.0, float(known.right.mean()), 0.0)]
     quantiles = np.quantile(known.close, FAMILIAR) if share else np.array([-1.0])
     for familiarity in np.unique(np.concatenate([[-1.0], quantiles])):
-        near, strange = known.close >= familiarity, unknown is not None and unknown.close >= familiarity
         for margin in MARGINS:
-            led, fooled = near & (known.lead >= margin), strange & (unknown.lead >= margin) if unknown else None
+            led = (known.close >= familiarity) & (known.lead >= margin)
+            fooled = unknown and (unknown.close >= familiarity) & (unknown.lead >= margin)
             for threshold in THRESHOLDS:
                 passed = led & (known.best >= threshold)
                 answered, right = float(passed.mean()), float((passed & known.right).mean())
                 taken = 0.0
-                if share and unknown is not None and fooled is not None:
+                if share and unknown is not None:
                     taken = _worst(fooled & (unknown.best >= threshold), unknown.group)
                 everything = (1 - share) * answered + share * taken
-                if not everything:
+                if not answered:
                     continue
-                reached = (1 - share) * right / everything
+                precision = (1 - share) * right / everything
                 # the choice is the luckiest of many: what it promises must hold two standard errors below as well
-                spread = math.sqrt(max(reached * (1 - reached), 1e-4) / max(answered * len(known.best), 1))
-                if reached - 2 * spread >= precision:
-                    choices.append((round(answered, 6), float(threshold), float(margin), float(familiarity), reached))
-    if not choices:
-        said = f"no threshold makes {precision:.0%} of the answers right; the head answers only when very sure"
-        return Silence(STRICTEST, DEFAULT_MARGIN, -1.0, None, float((known.best >= STRICTEST).mean()), False, said)
-    answered, threshold, margin, familiarity, reached = max(choices)  # of equal ones the strictest: it costs nothing
-    return Silence(threshold, margin, round(familiarity, 4), round(reached, 4), round(answered, 4), True, note)
+                spread = math.sqrt(max(precision * (1 - precision), 1e-4) / max(answered * len(known.best), 1))
+                sure = precision - 2 * spread
+                found.append(_Tried(float(threshold), float(margin), float(familiarity), answered, precision, sure))
+    return found
 
 
 def _worst(accepted: NDArray[np.bool_], groups: Labels) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -27,23 +26,13 @@ from tator_sdk.formats.yolo import find_names, read_folder
 from tator_sdk.geometry import Xyxy, iou_xyxy
 from tator_sdk.requests import HeadTraining
 from tator_sdk.settings import Settings
-from tator_sdk.studio import open_studio, sentences
+from tator_sdk.studio import labelled_tasks, open_studio, sentences
 from training.job import Job
 
 log = logging.getLogger(__name__)
 
 BACKGROUND = "(none of these)"
 BACKGROUND_OVERLAP = 0.1  # of an empty place with any labelled box, as IoU
-LABELLED = json.dumps(
-    {
-        "filters": {
-            "conjunction": "and",
-            "items": [
-                {"filter": "filter:tasks:total_annotations", "operator": "greater", "type": "Number", "value": 0}
-            ],
-        }
-    }
-)
 
 
 class NothingToLearn(TatorError):
@@ -78,18 +67,22 @@ class Dataset:
     notes: tuple[str, ...] = ()
 
 
-def read_dataset(request: HeadTraining, settings: Settings, store: ImageStore, job: Job) -> Dataset:
-    """The examples that a request names.
+def read_dataset(
+    request: HeadTraining, settings: Settings, store: ImageStore, job: Job, trains: bool = True
+) -> Dataset:
+    """The examples that a request names; without ``trains`` what is new stays to be learned.
 
     Raises:
         TatorError: they cannot be read.
     """
     if request.project is not None:
-        return of_project(request.project, settings, store, job, request.sync)
+        return of_project(request.project, settings, store, job, request.sync, trains)
     return of_yolo(request, settings, store, job)
 
 
-def of_project(project: int, settings: Settings, store: ImageStore, job: Job, sync: bool) -> Dataset:
+def of_project(
+    project: int, settings: Settings, store: ImageStore, job: Job, sync: bool, trains: bool = True
+) -> Dataset:
     """A project's annotations: those that webhooks told of, after a synchronisation if asked."""
     examples, fetcher = example_store(settings), ImageFetcher(settings, store)
     try:
@@ -97,7 +90,8 @@ def of_project(project: int, settings: Settings, store: ImageStore, job: Job, sy
         notes = _resolve(project, examples, fetcher, job)
         taken_at = time.time()
         found = examples.of_project(project)
-        examples.learned(project, taken_at)  # what arrives from here on counts towards the next training
+        if trains:
+            examples.learned(project, taken_at)  # what arrives from here on counts towards the next training
     finally:
         examples.close()
     classes = interface.labels
@@ -127,7 +121,7 @@ def synchronise(project: int, settings: Settings, examples: Examples, job: Job) 
         interface = read_cached(about.label_config or "")
         total = int(about.num_tasks_with_annotations or 0)
         known = examples.known(project)
-        for done, task in enumerate(studio.tasks.list(project=project, query=LABELLED, page_size=100), 1):
+        for done, task in enumerate(labelled_tasks(studio, settings.label_studio_url, project), 1):
             if done % 20 == 0:
                 job.progress(done, max(total, done), "reading annotations")
             addresses = addresses_of(interface, task.data or {})
@@ -139,7 +133,7 @@ def synchronise(project: int, settings: Settings, examples: Examples, job: Job) 
                 if known.get(number) != updated:
                     boxes = labelled_boxes(annotation.get("result") or [], interface)
                     examples.put(project, int(task.id), number, updated, boxes, addresses)
-    gone = examples.keep_only(project, present)
+    gone = examples.keep_only(project, present, known)
     job.log(f"{len(present)} annotations in project {project}; {gone} of those known before are gone")
     return interface
 

@@ -142,8 +142,9 @@ def _scikit(
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
+    largest = weights.max()  # sag and saga take steps that are too long for weights above 1, and diverge
     model: Any = LogisticRegression(
-        C=options.inverse_regularization,
+        C=options.inverse_regularization * largest,
         solver=options.solver,
         tol=options.tolerance,
         random_state=options.seed,
@@ -159,7 +160,7 @@ def _scikit(
         model.max_iter = min(stretch, options.max_iter - done)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # expected of a stretch; reported at the end
-            model.fit(features, labels, sample_weight=weights)
+            model.fit(features, labels, sample_weight=weights / largest)
         taken = int(np.max(model.n_iter_))
         done += taken
         converged = taken < model.max_iter

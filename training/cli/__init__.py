@@ -1,0 +1,13 @@
+"""Verbs of the ``tator`` command that learn from a project or go over it: ``train``, ``relabel``."""
+
+from __future__ import annotations
+
+import typer
+
+from training.cli import relabel, train
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs."""
+    train.register(app)
+    relabel.register(app)
