@@ -219,7 +219,10 @@ def label_error_figures(encoder: Encoder) -> list[Figure]:
     head = taught(replace(boxes, labels=given)).head
     interface = read_cached(build("boxes", list(NAMES), None))
     labelled = [LabelledBox(str(row), "image", label, (0, 0, 1, 1), (256, 256)) for row, label in enumerate(given)]
-    results = [{"id": str(row), "from_name": "box"} for row in range(len(given))]
+    results = [
+        {"id": str(row), "from_name": "box", "type": "rectanglelabels", "value": {"rectanglelabels": [label]}}
+        for row, label in enumerate(given)
+    ]
     flagged = {int(one.box.region) for one in disagreements(head, labelled, boxes.embeddings, results, interface)}
     wrong = set(np.flatnonzero(flipped).tolist())
     return [

@@ -111,9 +111,11 @@ class TatorBackend:
             return {"event": event}
         if event in ("ANNOTATION_CREATED", "ANNOTATION_UPDATED", "ANNOTATIONS_CREATED"):
             given = data.get("annotation")
-            for annotation in given if isinstance(given, list) else [given]:
-                self._tidy(annotation)
-                self._follow(annotation, data)
+            if isinstance(given, list) and follower is not None:  # they come without their tasks
+                follower.came_in_bulk(self.project, _numbers(given))
+            elif not isinstance(given, list):
+                self._tidy(given)
+                self._follow(given, data)
         elif event in ("ANNOTATIONS_DELETED", "ANNOTATION_DELETED") and follower is not None:
             follower.deleted(self.project, _numbers(data.get("annotations") or [data.get("annotation")]))
         elif event == "START_TRAINING" and follower is not None:
@@ -135,7 +137,7 @@ class TatorBackend:
         if follower is None or not isinstance(annotation, Mapping) or not isinstance(annotation.get("id"), int):
             return
         if not isinstance(task, Mapping) or not isinstance(task.get("id"), int) or self.project is None:
-            return  # many at once come without their tasks; the next training reads them from the project
+            return
         label_config = str(about.get("label_config") or "") if isinstance(about, Mapping) else ""
         suggested = self._services.suggestions.of_task(self.project, task["id"])
         seen = frozenset(str(one["region_id"]) for one in suggested)

@@ -124,7 +124,7 @@ def read_stroke(value: Mapping[str, Any], drawn_wh: tuple[int, int], size_wh: tu
             drawn = np.asarray(Image.open(io.BytesIO(data)).convert("L")) > 127
         else:
             drawn = _decode_rle(value["rle"], drawn_wh)
-    except (KeyError, IndexError, ValueError, OSError, TypeError):
+    except (KeyError, IndexError, ValueError, OSError, TypeError, OverflowError, Image.DecompressionBombError):
         raise RegionError("The brush stroke could not be read; paint it again.") from None
     if drawn.shape != (height, width) or drawn_wh != size_wh:
         drawn = cv2.resize(drawn.astype(np.uint8), size_wh, interpolation=cv2.INTER_NEAREST) > 0

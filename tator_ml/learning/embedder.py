@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tator_ml.engine.crops import CropRecipe
-from tator_ml.engine.messages import EmbedAsk, Embedded, ImageBoxes
+from tator_ml.engine.messages import EmbedAsk, Embedded, EngineError, ImageBoxes
 from tator_ml.images.decode import ImageError
 from tator_ml.images.store import ImageStore
 from tator_ml.learning.embeddings import Embedding, EmbeddingCache, ImageBox, key_of
@@ -125,7 +125,7 @@ class Embedder:
         parts = self._parts(missing, boxes)
 
         def work(part: list[int]) -> tuple[list[int], dict[int, Embedding], dict[str, str]]:
-            return part, *self._compute(part, boxes, provide)
+            return part, *self._compute(part, boxes, provide, version)
 
         with ThreadPoolExecutor(AHEAD, thread_name_prefix="tator-embed") as pool:
             waiting = [pool.submit(work, part) for part in parts[:AHEAD]]
@@ -166,24 +166,28 @@ class Embedder:
         return [part for part in parts if part]
 
     def _compute(
-        self, part: Sequence[int], boxes: Sequence[ImageBox], provide: Callable[[str], None]
+        self, part: Sequence[int], boxes: Sequence[ImageBox], provide: Callable[[str], None], version: str
     ) -> tuple[dict[int, Embedding], dict[str, str]]:
         by_image: dict[str, list[int]] = {}
         for index in part:
             by_image.setdefault(boxes[index].image, []).append(index)
         with suppress(ImageError):
-            return self._ask(by_image, boxes, provide), {}
+            return self._ask(by_image, boxes, provide, version), {}
         found: dict[int, Embedding] = {}
         failed: dict[str, str] = {}
         for image, indices in by_image.items():  # one picture at a time, to find the one that is broken
             try:
-                found |= self._ask({image: indices}, boxes, provide)
+                found |= self._ask({image: indices}, boxes, provide, version)
             except ImageError as error:
                 failed[image] = str(error)
         return found, failed
 
     def _ask(
-        self, by_image: dict[str, list[int]], boxes: Sequence[ImageBox], provide: Callable[[str], None]
+        self,
+        by_image: dict[str, list[int]],
+        boxes: Sequence[ImageBox],
+        provide: Callable[[str], None],
+        version: str,
     ) -> dict[int, Embedding]:
         for image in by_image:
             provide(image)
@@ -191,6 +195,9 @@ class Embedder:
             ImageBoxes(image, tuple(boxes[index].xyxy for index in indices)) for image, indices in by_image.items()
         )
         ask = EmbedAsk(self._encoder, items, self._recipe.margin, self._recipe.square)
-        embeddings = self._computes.embed(ask).embeddings
+        embedded = self._computes.embed(ask)
+        if embedded.encoder != version:  # the engine was started anew with other weights
+            raise EngineError(f"The encoder changed from {version} to {embedded.encoder} meanwhile; start again.")
+        embeddings = embedded.embeddings
         order = [index for indices in by_image.values() for index in indices]
         return dict(zip(order, embeddings, strict=True))

@@ -7,6 +7,8 @@ puts right what was missed while the backend was away.
 from __future__ import annotations
 
 import fcntl
+import hashlib
+import json
 import sqlite3
 import threading
 import time
@@ -15,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from label_config.interface import Interface
 from tator_sdk.annotations import LabelledBox
 from tator_sdk.geometry import Xyxy
 
@@ -31,7 +34,11 @@ CREATE TABLE IF NOT EXISTS examples (
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS examples_by_address ON examples (project, address);
 CREATE TABLE IF NOT EXISTS changes (
-    project INTEGER NOT NULL, annotation INTEGER NOT NULL, at REAL NOT NULL,
+    project INTEGER NOT NULL, annotation INTEGER NOT NULL, at REAL NOT NULL, unread INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (project, annotation)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS offers (
+    project INTEGER NOT NULL, annotation INTEGER NOT NULL, prediction INTEGER NOT NULL, said TEXT NOT NULL,
     PRIMARY KEY (project, annotation)
 ) WITHOUT ROWID;
 """
@@ -88,7 +95,7 @@ class Examples:
             project: Label Studio's number; ``task`` and ``annotation`` likewise.
             task: that it annotates.
             annotation: that holds the boxes.
-            updated: Label Studio's time of its last change, as written.
+            updated: its ``revision``.
             boxes: its boxes; none is an annotation without objects.
             addresses: of the task's pictures, by image tag and page.
             changed: count it as news to learn from.
@@ -130,6 +137,26 @@ class Examples:
         self.delete(project, gone)
         return len(gone)
 
+    def heard_of(self, project: int, annotations: Sequence[int]) -> None:
+        """Annotations came of which nothing but the number is known; the project must be read for them."""
+        with self._writing() as database:
+            _note(database, project, annotations, unread=True)
+
+    def offer(self, project: int, annotation: int) -> tuple[int, str] | None:
+        """The prediction that stands as our offer on an annotation, and what it says; None where none does."""
+        with self._lock:
+            row = self._database.execute(
+                "SELECT prediction, said FROM offers WHERE project = ? AND annotation = ?", (project, annotation)
+            ).fetchone()
+        return (int(row[0]), str(row[1])) if row else None
+
+    def set_offer(self, project: int, annotation: int, prediction: int | None, said: str = "") -> None:
+        """Remember the prediction that is our offer on an annotation, or that none is."""
+        with self._writing() as database:
+            database.execute("DELETE FROM offers WHERE project = ? AND annotation = ?", (project, annotation))
+            if prediction is not None:
+                database.execute("INSERT INTO offers VALUES (?, ?, ?, ?)", (project, annotation, prediction, said))
+
     def set_image(self, project: int, address: str, image: str) -> None:
         """The picture at an address has this content."""
         with self._writing() as database:
@@ -138,7 +165,7 @@ class Examples:
             )
 
     def known(self, project: int) -> dict[int, str]:
-        """Annotations of a project with the time of their last change."""
+        """Annotations of a project with their ``revision``."""
         with self._lock:
             rows = self._database.execute("SELECT annotation, updated FROM annotations WHERE project = ?", (project,))
             return {int(annotation): str(updated) for annotation, updated in rows}
@@ -160,6 +187,12 @@ class Examples:
         with self._lock:
             (count,) = self._database.execute("SELECT COUNT(*) FROM changes WHERE project = ?", (project,)).fetchone()
         return int(count)
+
+    def unread(self, project: int) -> bool:
+        """Whether some of the news can only be had by reading the project."""
+        with self._lock:
+            query = "SELECT 1 FROM changes WHERE project = ? AND unread = 1 LIMIT 1"
+            return self._database.execute(query, (project,)).fetchone() is not None
 
     def learned(self, project: int, until: float) -> None:
         """Training has taken in what was known at that time, seconds since the epoch."""
@@ -189,8 +222,13 @@ class Examples:
         return gone
 
 
-def _note(database: sqlite3.Connection, project: int, annotations: Sequence[int]) -> None:
+def revision(updated_at: object, interface: Interface, addresses: Mapping[tuple[str, int], str]) -> str:
+    """What an annotation's boxes depend on: its last change, the configuration's classes, the pictures' addresses."""
+    depends = [interface.labels, sorted((*place, address) for place, address in addresses.items())]
+    return f"{updated_at or ''} {hashlib.sha256(json.dumps(depends).encode()).hexdigest()[:12]}"
+
+
+def _note(database: sqlite3.Connection, project: int, annotations: Sequence[int], unread: bool = False) -> None:
     now = time.time()
-    database.executemany(
-        "INSERT OR REPLACE INTO changes VALUES (?, ?, ?)", [(project, number, now) for number in annotations]
-    )
+    rows = [(project, number, now, int(unread)) for number in annotations]
+    database.executemany("INSERT OR REPLACE INTO changes VALUES (?, ?, ?, ?)", rows)

@@ -20,14 +20,14 @@ from tator_ml.images.fetch import ImageRef
 from tator_ml.learning.disagreements import disagreements, prediction
 from tator_ml.learning.embedder import Computes, Embedder
 from tator_ml.learning.embeddings import EmbeddingCache, ImageBox
-from tator_ml.learning.examples import Examples
+from tator_ml.learning.examples import Examples, revision
 from tator_ml.learning.registry import HeadRegistry, RegistryError
 from tator_ml.projects import Projects
 from tator_sdk.annotations import LabelledBox, addresses_of, labelled_boxes
 from tator_sdk.errors import TatorError
 from tator_sdk.requests import HeadTraining
 from tator_sdk.settings import Settings
-from tator_sdk.studio import open_studio, sentences
+from tator_sdk.studio import StudioError, open_studio, sentences
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +74,10 @@ class Follower:
     ) -> None:
         """An annotation was submitted or changed; ``suggested`` are ids of regions that Tator classified itself."""
         self._order.submit(self._guarded, self._annotated, project, annotation, task, label_config, suggested)
+
+    def came_in_bulk(self, project: int, annotations: Sequence[int]) -> None:
+        """Many annotations came at once, of which a webhook says no more than the numbers."""
+        self._order.submit(self._guarded, self._came_in_bulk, project, annotations)
 
     def deleted(self, project: int, annotations: Sequence[int]) -> None:
         """Annotations were deleted."""
@@ -129,15 +133,22 @@ class Follower:
         result = annotation.get("result") or []
         boxes = labelled_boxes(result, interface)
         addresses = addresses_of(interface, task.get("data") or {})
-        updated = str(annotation.get("updated_at") or "")
+        updated = revision(annotation.get("updated_at"), interface, addresses)
         self._examples.put(project, task_id, number, updated, boxes, addresses)
         self._embedding.submit(
             self._guarded, self._learnt, project, task_id, number, result, boxes, addresses, label_config, suggested
         )
         self._consider_training(project)
 
+    def _came_in_bulk(self, project: int, annotations: Sequence[int]) -> None:
+        self._examples.heard_of(project, annotations)
+        self._consider_training(project)
+
     def _deleted(self, project: int, annotations: Sequence[int]) -> None:
         self._examples.delete(project, annotations)
+        for annotation in annotations:
+            if self._examples.offer(project, annotation):
+                self._embedding.submit(self._guarded, self._offer, project, annotation, None)
         self._consider_training(project)
 
     def _learnt(
@@ -165,24 +176,26 @@ class Follower:
             head, [placed[row][0] for row in rows], embeddings.values[rows], result, read_cached(label_config)
         )
         version = f"{entry.version}/{CHECK}"
-        self._offer(task, prediction(task, found, result, version) if found else None)
+        self._offer(project, annotation, prediction(task, found, result, version) if found else None)
 
-    def _offer(self, task: int, wanted: dict[str, Any] | None) -> None:
-        """Let the task have this prediction of ours, or none, in place of what an earlier check left."""
+    def _offer(self, project: int, annotation: int, wanted: dict[str, Any] | None) -> None:
+        """Let an annotation have this prediction as our offer, or none, in place of what an earlier check left."""
+        standing, said = self._examples.offer(project, annotation), _said(wanted)
+        if (standing is None and wanted is None) or (standing and wanted and standing[1] == said):
+            return
         studio: Any = open_studio(self._settings)
-        with sentences(self._settings.label_studio_url):
-            standing = [
-                one for one in studio.predictions.list(task=task)
-                if str(one.model_version or "").endswith(f"/{CHECK}")
-            ]  # fmt: skip
-            for one in standing:
-                same = wanted is not None and one.model_version == wanted["model_version"]
-                if wanted is not None and same and _alike(one.result, wanted["result"]):
-                    wanted = None
-                    continue
-                studio.predictions.delete(one.id)
-            if wanted is not None:
-                studio.predictions.create(**wanted)
+        url = self._settings.label_studio_url
+        if standing is not None:
+            try:
+                with sentences(url):
+                    studio.predictions.delete(standing[0])
+            except StudioError as error:  # a person may have deleted it; anything else comes again below
+                log.info("project %s: an offer could not be withdrawn: %s", project, error)
+            self._examples.set_offer(project, annotation, None)
+        if wanted is not None:
+            with sentences(url):
+                made = studio.predictions.create(**wanted)
+            self._examples.set_offer(project, annotation, int(made.id), said)
 
     def _active(self, project: int) -> Any:
         try:
@@ -222,16 +235,12 @@ class Follower:
         with self._lock:
             self._timers.pop(project, None)
         try:
-            log.info("project %s: %s is trained by itself", project, self.train(project, sync=False))
+            sync = self._examples.unread(project)
+            log.info("project %s: %s is trained by itself", project, self.train(project, sync=sync))
         except TatorError as error:
             log.warning("project %s is not trained by itself: %s", project, error)
 
 
-def _alike(one: Sequence[Any], other: Sequence[Any]) -> bool:
-    """Whether two results say the same of the same regions."""
-
-    def essence(results: Sequence[Any]) -> list[tuple[str, str]]:
-        # a database may hand keys back in an order of its own
-        return sorted((str(item.get("id")), json.dumps(item.get("value"), sort_keys=True)) for item in results)
-
-    return essence(one) == essence(other)
+def _said(wanted: Mapping[str, Any] | None) -> str:
+    """What a prediction says, to tell whether another one says the same."""
+    return json.dumps(wanted, sort_keys=True) if wanted else ""

@@ -183,7 +183,7 @@ def choose_silence(known: Scores, unknown: Scores | None, precision: float, unkn
 
 @dataclass(frozen=True)
 class _Tried:
-    """One setting and what it gives: ``sure`` is a precision that holds although the luckiest was picked."""
+    """One setting and what it gives: ``sure`` is a precision that holds although the luckiest of many was picked."""
 
     threshold: float
     margin: float
@@ -211,11 +211,17 @@ def _tried(known: Scores, unknown: Scores | None, share: float) -> list[_Tried]:
                 if not answered:
                     continue
                 precision = (1 - share) * right / everything
-                # the choice is the luckiest of many: what it promises must hold two standard errors below as well
-                spread = math.sqrt(max(precision * (1 - precision), 1e-4) / max(answered * len(known.best), 1))
-                sure = precision - 2 * spread
+                sure = wilson_lower(precision, answered * len(known.best))
                 found.append(_Tried(float(threshold), float(margin), float(familiarity), answered, precision, sure))
     return found
+
+
+def wilson_lower(share: float, count: float) -> float:
+    """Lower end of Wilson's interval of a share seen in ``count`` cases, for 95 % one-sided (Wilson 1927)."""
+    z = 1.645
+    center = share + z * z / (2 * count)
+    spread = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    return (center - spread) / (1 + z * z / count)
 
 
 def _worst(accepted: NDArray[np.bool_], groups: Labels) -> float:

@@ -18,12 +18,12 @@ from tator_ml.images.decode import ImageError, image_size
 from tator_ml.images.fetch import ImageFetcher
 from tator_ml.images.store import ImageStore
 from tator_ml.learning.embeddings import ImageBox
-from tator_ml.learning.examples import Examples
+from tator_ml.learning.examples import Examples, revision
 from tator_ml.learning.stores import example_store
 from tator_sdk.annotations import addresses_of, labelled_boxes
 from tator_sdk.errors import TatorError
 from tator_sdk.formats.yolo import find_names, read_folder
-from tator_sdk.geometry import Xyxy, iou_xyxy
+from tator_sdk.geometry import Xyxy, area_xyxy
 from tator_sdk.requests import HeadTraining
 from tator_sdk.settings import Settings
 from tator_sdk.studio import labelled_tasks, open_studio, sentences
@@ -32,7 +32,7 @@ from training.job import Job
 log = logging.getLogger(__name__)
 
 BACKGROUND = "(none of these)"
-BACKGROUND_OVERLAP = 0.1  # of an empty place with any labelled box, as IoU
+BACKGROUND_OVERLAP = 0.1  # of an empty place, that any one labelled box may cover
 
 
 class NothingToLearn(TatorError):
@@ -126,7 +126,7 @@ def synchronise(project: int, settings: Settings, examples: Examples, job: Job) 
                 job.progress(done, max(total, done), "reading annotations")
             addresses = addresses_of(interface, task.data or {})
             for annotation in task.annotations or []:
-                number, updated = int(annotation["id"]), str(annotation.get("updated_at") or "")
+                number, updated = int(annotation["id"]), revision(annotation.get("updated_at"), interface, addresses)
                 if annotation.get("was_cancelled"):
                     continue
                 present.append(number)
@@ -236,8 +236,14 @@ def _empty_places(
             continue
         x, y = rng.uniform(0, size_wh[0] - width), rng.uniform(0, size_wh[1] - height)
         place = (float(x), float(y), float(x + width), float(y + height))
-        if all(iou_xyxy(place, box) <= BACKGROUND_OVERLAP for box in boxes):
+        if all(_covered(place, box) <= BACKGROUND_OVERLAP for box in boxes):
             found += 1
             yield place
         if found == count:
             return
+
+
+def _covered(place: Xyxy, box: Xyxy) -> float:
+    """The share of a place that a box covers."""
+    both = (max(place[0], box[0]), max(place[1], box[1]), min(place[2], box[2]), min(place[3], box[3]))
+    return area_xyxy(both) / max(area_xyxy(place), 1e-9)

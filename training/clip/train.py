@@ -19,6 +19,7 @@ from tator_ml.learning.embedder import Computes, Embedder, Embeddings, LocalEnco
 from tator_ml.learning.embeddings import EmbeddingCache
 from tator_ml.learning.registry import HeadEntry, HeadRegistry, RegistryError
 from tator_ml.learning.stores import embedding_cache, head_registry, image_store
+from tator_sdk.errors import TatorError
 from tator_sdk.requests import HeadTraining
 from tator_sdk.settings import Settings
 from training.clip.dataset import BACKGROUND, Dataset, read_dataset, with_background
@@ -78,7 +79,7 @@ def train(request: HeadTraining, settings: Settings, job: Job, computes: Compute
     job.progress(1, 1, "comparing with the active head")
     registry = head_registry(settings)
     active = _active(registry, request.project, job)
-    decision = _gate(learned, examples, active, computes, dataset, items, request, settings)
+    decision = _gate(learned, examples, active, computes, dataset, items, request, settings, job)
     job.check()  # nothing is registered for a job that was cancelled, or that another attempt has
     report = {
         "request": request.model_dump(mode="json"),
@@ -159,6 +160,7 @@ def _active(registry: HeadRegistry, project: int | None, job: Job) -> HeadEntry 
 def _gate(
     learned: Learned, examples: Examples, active: HeadEntry | None, computes: Computes, dataset: Dataset,
     items: Sequence[Any], request: HeadTraining, settings: Settings,
+    job: Job,
 ) -> Decision:  # fmt: skip
     """Both heads on the pictures that are held out from both, background aside."""
     seen_before = {one["image"] for one in active.examples() if not one["held_out"]} if active else set()
@@ -170,7 +172,11 @@ def _gate(
     theirs = None
     if active is not None:
         head = active.head()
-        theirs = _said(head, _embeddings_for(head, learned.head, examples, rows, computes, dataset, items, settings))
+        try:
+            seen = _embeddings_for(head, learned.head, examples, rows, computes, dataset, items, settings)
+            theirs = _said(head, seen)
+        except TatorError as error:  # a head whose encoder is gone answers nothing either
+            job.log(f"the active head {active.version} cannot be asked: {error}")
     trained_on = [examples.labels[row] for row in np.flatnonzero(learned.used & ~learned.held_out & real)]
     return decide(truth, mine, theirs, trained_on, len({examples.images[row] for row in rows}), request.seed)
 
