@@ -65,7 +65,9 @@ def start_front(settings: Settings, parts: Supervisor) -> Settings:
 
 
 def _environment(settings: Settings) -> dict[str, str]:
-    return {**settings.environment(), "TATOR_REDIS_URL": redis_url(settings)}
+    # the hub's own libraries (transformers, timm, open_clip) are told as well
+    offline = {"HF_HUB_OFFLINE": "1"} if settings.offline else {}
+    return {**settings.environment(), "TATOR_REDIS_URL": redis_url(settings), **offline}
 
 
 def _tator(verb: str) -> list[str]:

@@ -12,6 +12,7 @@ from flask import Blueprint, Response, jsonify, render_template, request
 from werkzeug.exceptions import Forbidden
 
 from tator_ml.backend import project_number
+from tator_ml.learning.progress import LearningProgress
 from tator_ml.services import EngineWatch, Services
 from tator_sdk.connect import strip_key
 from tator_sdk.settings import Settings
@@ -20,6 +21,7 @@ from tator_sdk.settings import Settings
 def blueprint(settings: Settings, services: Services, watch: EngineWatch) -> Blueprint:
     """Routes of the strip."""
     routes = Blueprint("strip", __name__, template_folder="templates")
+    learning = LearningProgress(settings)
 
     def project() -> int | None:
         number = project_number(request.args.get("project"))
@@ -36,12 +38,14 @@ def blueprint(settings: Settings, services: Services, watch: EngineWatch) -> Blu
 
     @routes.get("/strip/state")
     def state() -> Response:
-        known, status = services.notices.get(project()), watch.status
+        number = project()
+        known, status = services.notices.get(number), watch.status
         waiting = status.waiting.get("click", 0)
         return jsonify(
             ready=status.ready,
             engine_error=None if status.ready else status.error,
-            model=status.model_version,
+            model=status.version_with(services.projects.get(number).head),
+            learning=learning.said(number),
             waiting=waiting,
             age_seconds=round(time.time() - known.at, 1) if known.at else None,
             **known.as_json(),
