@@ -189,8 +189,10 @@ class Follower:
             try:
                 with sentences(url):
                     studio.predictions.delete(standing[0])
-            except StudioError as error:  # a person may have deleted it; anything else comes again below
-                log.info("project %s: an offer could not be withdrawn: %s", project, error)
+            except StudioError as error:
+                if error.passing:
+                    raise  # it still stands, and the next change of the annotation withdraws it
+                log.info("project %s: an offer was gone already: %s", project, error)
             self._examples.set_offer(project, annotation, None)
         if wanted is not None:
             with sentences(url):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -215,20 +215,29 @@ def with_background(dataset: Dataset, each: int, seed: int) -> Dataset:
         rng = np.random.default_rng([seed, int(image[:12], 16)])
         empty += [
             Item(ImageBox(image, box), BACKGROUND, {"background": True})
-            for box in _empty_places(rng, boxes, sizes, dataset.sizes_wh[image], each)
+            for box in empty_places(rng, boxes, sizes, dataset.sizes_wh[image], each)
         ]
     return Dataset(
         (*dataset.items, *empty), (*dataset.classes, BACKGROUND), dataset.sizes_wh, dataset.provide, dataset.notes
     )
 
 
-def _empty_places(
+def empty_places(
     rng: np.random.Generator,
     boxes: Sequence[Xyxy],
     sizes: Sequence[tuple[float, float]],
     size_wh: tuple[int, int],
     count: int,
-) -> Iterable[Xyxy]:
+) -> Iterator[Xyxy]:
+    """Up to ``count`` boxes of a picture on which nothing labelled stands; fewer where it is crowded.
+
+    Args:
+        rng: places and sizes are drawn from it.
+        boxes: that are labelled; each covers at most a tenth of a place, in pixels.
+        sizes: widths and heights to draw from, pixels.
+        size_wh: of the picture.
+        count: how many are wanted.
+    """
     found = 0
     for _ in range(20 * count):
         width, height = sizes[int(rng.integers(len(sizes)))]

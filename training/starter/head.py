@@ -2,138 +2,182 @@
 
     python -m training.starter.head --folder build/starter --output tator_ml/weights/starter_head
 
-Three sets of scenes that share none: the head is fitted on scenes that its encoder did not learn
-from either, temperature and thresholds on one half of the held-out ones, and what is reported is
-measured on the other half.
+It is taught as any head is (``training.clip.learn``), with crops of empty places as "none of these". Scenes are
+those that its encoder did not learn from; the fifth that the trainer holds out gives temperature and thresholds, and
+what is reported is measured on further scenes. Crops are drawn ahead into ``--folder``.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
-from sklearn.linear_model import LogisticRegression
 
 from tator_ml.engine import encoders
 from tator_ml.engine.encoders.base import Encoder
 from tator_ml.engine.head import Head
+from tator_sdk.requests import HeadTraining
+from training.clip.calibration import log_loss
+from training.clip.dataset import BACKGROUND, empty_places
+from training.clip.learn import Examples, learn
+from training.clip.metrics import measure
 from training.starter.encoder import (
+    CHUNK,
     ENCODER_SCENES,
     HELD_OUT_SEED,
     RECIPE,
+    SIZE,
     TRAIN_SEED,
     VARIANTS,
-    Crops,
     load_crops,
 )
-from training.starter.names import display_name
-from training.starter.scenes import CLASSES
+from training.starter.names import DISPLAY_NAMES, display_name
+from training.starter.scenes import CLASSES, draw_scene
 
-Embedded = tuple[NDArray[np.float32], NDArray[np.int64]]
-
-
-def embed_all(encoder: Encoder, crops: Crops, variants: range) -> Embedded:
-    """Embeddings (N * variants, D) of the crops in these variants, and their shapes."""
-    parts = [encoder.embed(list(crops.variant(variant))) for variant in variants]
-    return np.concatenate(parts), np.tile(crops.shapes, len(variants))
+NAMES = (*DISPLAY_NAMES.values(), BACKGROUND)
+EMPTY_EACH = 4  # empty places of a scene: about as many crops as two classes have there
 
 
-def fit(embedded: Embedded, encoder: str, seed: int) -> Head:
-    """Logistic regression as a head that always answers, temperature 1."""
-    fitted = LogisticRegression(C=10, max_iter=1000, random_state=seed).fit(*embedded)
-    weight, bias = fitted.coef_.astype(np.float32), fitted.intercept_.astype(np.float32)
-    names = tuple(display_name(CLASSES[row]) for row in fitted.classes_)
-    return Head(names, weight, bias, 1.0, 0.0, 0.0, encoder, RECIPE, "unversioned")
+@dataclass(frozen=True, eq=False)
+class Boxes:
+    """Embedded boxes of scenes.
+
+    Attributes:
+        embeddings: (N, D) float32, rounded to float16 as the engine and the cache round them.
+        labels: of ``NAMES``; ``scenes`` names the scene of each, which all variants of an object share.
+    """
+
+    embeddings: NDArray[np.float32]
+    labels: list[str]
+    scenes: list[str]
+
+    def __add__(self, other: Boxes) -> Boxes:
+        return Boxes(
+            np.concatenate([self.embeddings, other.embeddings]),
+            self.labels + other.labels,
+            self.scenes + other.scenes,
+        )
+
+    @property
+    def truth(self) -> NDArray[np.int64]:
+        """(N,) places in ``NAMES``."""
+        return np.array([NAMES.index(label) for label in self.labels], np.int64)
 
 
-def log_loss(head: Head, embedded: Embedded) -> float:
-    """Mean negative log-likelihood of the true classes."""
-    embeddings, shapes = embedded
-    truth = head.probabilities(embeddings)[np.arange(len(shapes)), shapes]
-    return float(-np.log(truth.clip(1e-7)).mean())
+@dataclass(frozen=True, eq=False)
+class EmptyCrops:
+    """Crops of places without objects.
+
+    Attributes:
+        pixels: (M, SIZE, SIZE, 3) uint8.
+        seeds: (M,) scenes that they are cut from.
+        objects: (scenes,) how many objects each scene has, empty places or not.
+    """
+
+    pixels: NDArray[np.uint8]
+    seeds: NDArray[np.int64]
+    objects: NDArray[np.int64]
 
 
-def calibrate(head: Head, embedded: Embedded) -> Head:
-    """The head with the temperature under which ``embedded`` is likeliest, 0.05 to 20."""
-    found = minimize_scalar(
-        lambda power: log_loss(replace(head, temperature=float(np.exp(power))), embedded),
-        bounds=(np.log(0.05), np.log(20)),
-        method="bounded",
-    )
-    return replace(head, temperature=round(float(np.exp(found.x)), 4))
+def empty_crops(seeds: range) -> EmptyCrops:
+    """Up to ``EMPTY_EACH`` places of each scene, in sizes that the scenes' objects have."""
+    scenes = [draw_scene(seed) for seed in seeds]
+    boxes = [[tuple(float(edge) for edge in one.xyxy) for one in scene.objects] for scene in scenes]
+    sizes = [(x1 - x0, y1 - y0) for found in boxes for x0, y0, x1, y1 in found]
+    pixels, places = [], []
+    for seed, scene, found in zip(seeds, scenes, boxes, strict=True):
+        height, width = scene.image.shape[:2]
+        rng = np.random.default_rng([0xE397, seed])
+        for place in empty_places(rng, found, sizes, (width, height), EMPTY_EACH):
+            pixels.append(RECIPE.crop(scene.image, place, SIZE))
+            places.append(seed)
+    return EmptyCrops(np.stack(pixels), np.array(places), np.array([len(found) for found in boxes]))
 
 
-def set_thresholds(head: Head, embedded: Embedded, precision: float) -> Head:
-    """The head with the threshold and margin that answer most while answers stay this precise."""
-    probabilities, shapes = head.probabilities(embedded[0]), embedded[1]
-    ordered = np.sort(probabilities, axis=1)
-    best, lead = ordered[:, -1], ordered[:, -1] - ordered[:, -2]
-    right = probabilities.argmax(1) == shapes
-    choices = []
-    for threshold in (percent / 100 for percent in range(30, 100)):
-        for margin in (percent / 100 for percent in range(5, 50, 5)):
-            answered = (best >= threshold) & (lead >= margin)
-            if answered.any() and right[answered].mean() >= precision:
-                choices.append((int(answered.sum()), threshold, margin))
-    if not choices:
-        raise SystemExit(f"No threshold makes the head's answers right in {precision:.0%} of cases.")
-    _, threshold, margin = max(choices)  # of equal ones the strictest: it costs no answer here
-    return replace(head, threshold=threshold, margin=margin)
+def load_empty(folder: Path, first_seed: int, scenes: int) -> EmptyCrops:
+    """Open the empty places of seeds first_seed..first_seed+scenes-1, drawing what is missing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = []
+    for first in range(first_seed, first_seed + scenes, CHUNK):
+        count = min(CHUNK, first_seed + scenes - first)
+        path = folder / f"empty-{RECIPE.key}-{SIZE}-{EMPTY_EACH}-{first}-{count}.npz"
+        if not path.exists():
+            partial = path.with_suffix(".part")
+            with partial.open("wb") as file:
+                np.savez(file, **vars(empty_crops(range(first, first + count))))
+            partial.rename(path)
+            print(f"empty places of {first + count - first_seed} scenes of {scenes}", flush=True)
+        with np.load(path) as kept:
+            parts.append(EmptyCrops(**kept))
+    return EmptyCrops(*(np.concatenate([vars(part)[name] for part in parts]) for name in ("pixels", "seeds", "objects")))
 
 
-def measure(head: Head, embedded: Embedded) -> dict[str, float]:
+def scene_boxes(encoder: Encoder, folder: Path, first_seed: int, scenes: int, variants: Sequence[int]) -> Boxes:
+    """The scenes' objects in these variants; 0 is the true box, the others are jittered."""
+    crops, objects = load_crops(folder, first_seed, scenes), load_empty(folder, first_seed, scenes).objects
+    seeds = np.repeat(np.arange(first_seed, first_seed + scenes), objects)
+    labels = [display_name(CLASSES[shape]) for shape in crops.shapes]
+    parts = [embedded(encoder, crops.variant(variant)) for variant in variants]
+    return Boxes(np.concatenate(parts), labels * len(parts), named(seeds) * len(parts))
+
+
+def empty_boxes(encoder: Encoder, folder: Path, first_seed: int, scenes: int) -> Boxes:
+    """The scenes' empty places."""
+    empty = load_empty(folder, first_seed, scenes)
+    return Boxes(embedded(encoder, empty.pixels), [BACKGROUND] * len(empty.seeds), named(empty.seeds))
+
+
+def embedded(encoder: Encoder, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Embeddings (N, D) as a head gets them."""
+    return encoder.embed(list(crops)).astype(np.float16).astype(np.float32)
+
+
+def named(seeds: NDArray[np.int64]) -> list[str]:
+    """Scenes as the split knows pictures."""
+    return [f"scene-{seed}" for seed in seeds]
+
+
+def figures(head: Head, boxes: Boxes) -> dict[str, float | None]:
     """Accuracy, answered share and precision, and calibration, as one would see them in use."""
-    embeddings, shapes = embedded
-    probabilities = head.probabilities(embeddings)
-    labels = [head.decide(row).label for row in probabilities]
-    answered = np.array([label is not None for label in labels])
-    right = probabilities.argmax(1) == shapes
-    confidence = probabilities.max(1)
-    bins = np.minimum((confidence * 10).astype(int), 9)
-    gaps = [abs(float((right[bins == b] - confidence[bins == b]).sum())) for b in range(10)]
-    values = {
-        "objects": float(len(shapes)),
-        "accuracy": right.mean(),
-        "answered": answered.mean(),
-        "precision": right[answered].mean(),
-        "log_loss": log_loss(head, embedded),
-        "calibration_error": sum(gaps) / len(shapes),
-    }
-    return {name: round(float(value), 4) for name, value in values.items()}
+    found = measure(head, boxes.embeddings, boxes.truth)
+    kept = ("boxes", "accuracy", "answered", "precision_of_answers", "calibration_error")
+    return {**{name: found[name] for name in kept}, "log_loss": round(log_loss(head, boxes.embeddings, boxes.truth), 4)}
 
 
 def main() -> None:
-    """Read the options, fit, calibrate, measure, save, and print what was measured."""
+    """Read the options, teach, measure, save, and print what was measured."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scenes", type=int, default=1000, help="scenes to fit on")
-    parser.add_argument("--held-out", type=int, default=250, help="scenes to calibrate, and to measure on")
+    parser.add_argument("--scenes", type=int, default=1250, help="scenes to teach with; a fifth of them is held out")
+    parser.add_argument("--held-out", type=int, default=250, help="further scenes to measure on")
     parser.add_argument("--precision", type=float, default=0.97, help="share of answers that must be right")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--encoder", default="starter", help="name for tator_ml.engine.encoders.load")
     parser.add_argument("--folder", type=Path, default=Path("build/starter"))
     parser.add_argument("--output", type=Path, default=Path("tator_ml/weights/starter_head"))
     options = parser.parse_args()
-    encoder = encoders.load(options.encoder)
-    everything = range(VARIANTS)
-    fit_on = load_crops(options.folder, TRAIN_SEED + ENCODER_SCENES, options.scenes)
-    calibrate_on = load_crops(options.folder, HELD_OUT_SEED, options.held_out)
-    measure_on = load_crops(options.folder, HELD_OUT_SEED + options.held_out, options.held_out)
+    encoder, first = encoders.load(options.encoder), TRAIN_SEED + ENCODER_SCENES
+    boxes = scene_boxes(encoder, options.folder, first, options.scenes, range(VARIANTS))
+    boxes += empty_boxes(encoder, options.folder, first, options.scenes)
+    # Every class of the demo is known, so no share of strangers is to be expected; what is empty is learned instead.
+    request = HeadTraining(
+        images_path=options.folder, precision=options.precision, seed=options.seed, unknown_share=0,
+        background=EMPTY_EACH, crop_margin=RECIPE.margin, crop_square=RECIPE.square,
+    )  # fmt: skip
+    examples = Examples(boxes.embeddings, boxes.labels, boxes.scenes, NAMES, BACKGROUND)
+    head = learn(examples, request, encoder.version, options.encoder).head
+    head = replace(head, version=f"starter-head-{head.digest[:8]}")
 
-    head = fit(embed_all(encoder, fit_on, everything), encoder.version, options.seed)
-    held_out = embed_all(encoder, calibrate_on, everything)
-    head = set_thresholds(calibrate(head, held_out), held_out, options.precision)
-    digest = hashlib.sha256(head.weight.tobytes() + head.bias.tobytes()).hexdigest()[:8]
-    head = replace(head, version=f"starter-head-{digest}")
+    fresh = (encoder, options.folder, HELD_OUT_SEED + options.held_out, options.held_out)
     metrics: dict[str, Any] = {
-        "true_box": measure(head, embed_all(encoder, measure_on, range(1))),
-        "jittered_box": measure(head, embed_all(encoder, measure_on, range(1, VARIANTS))),
+        "true_box": figures(head, scene_boxes(*fresh, range(1))),
+        "jittered_box": figures(head, scene_boxes(*fresh, range(1, VARIANTS))),
+        "empty_place": figures(head, empty_boxes(*fresh)),
         "settings": {name: getattr(options, name) for name in ("scenes", "held_out", "precision", "seed")},
     }
     head.save(options.output, metrics)
