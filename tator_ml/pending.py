@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 Json = Mapping[str, Any]
 Key = tuple[object, str]  # task's id and prompt's id
@@ -33,11 +33,22 @@ def _shape(item: Json) -> tuple[Any, ...]:
     return (*box, len(runs), hash(tuple(runs))) if isinstance(runs, list) else box
 
 
-def _regions(task: Json, *sources: str) -> list[Json]:
-    """The regions in a task's drafts, annotations or predictions."""
+@runtime_checkable
+class KnowsRegionIds(Protocol):
+    """A task that can tell the ids of its regions without reading the regions."""
+
+    def region_ids(self, source: str) -> set[str]:
+        """Ids of the regions in its annotations, drafts or predictions."""
+        ...
+
+
+def _region_ids(task: Json, *sources: str) -> set[str]:
+    """Ids of the regions in a task's drafts, annotations or predictions."""
+    if isinstance(task, KnowsRegionIds):
+        return set().union(*(task.region_ids(source) for source in sources))
     holders = [holder for source in sources for holder in task.get(source) or []]
     regions = [item for holder in holders if isinstance(holder, Mapping) for item in holder.get("result") or []]
-    return [item for item in regions if isinstance(item, Mapping)]
+    return _ids([item for item in regions if isinstance(item, Mapping)])
 
 
 def _ids(items: Sequence[Json]) -> set[str]:
@@ -59,8 +70,8 @@ class PendingPrompts:
             items: the request's prompts.
             task: its task, with drafts, annotations and predictions.
         """
-        stored = _ids(_regions(task, "annotations", "predictions"))
-        drafted = _ids(_regions(task, "drafts"))
+        stored = _region_ids(task, "annotations", "predictions")
+        drafted = _region_ids(task, "drafts")
         with self._lock:
             pending = set()
             for index, item in enumerate(items):
@@ -85,8 +96,8 @@ class PendingPrompts:
             items: the request's points.
             task: its task, with drafts, annotations and predictions.
         """
-        stored = _ids(_regions(task, "annotations", "predictions"))
-        standing = stored | _ids(_regions(task, "drafts"))
+        stored = _region_ids(task, "annotations", "predictions")
+        standing = stored | _region_ids(task, "drafts")
         told = "is_positive" in items[-1]
         waiting = _ids(items)
         meant = []

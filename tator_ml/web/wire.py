@@ -17,6 +17,7 @@ from werkzeug.exceptions import BadRequest
 
 from tator_ml.backend import TatorBackend, project_number
 from tator_ml.services import EngineWatch, Services
+from tator_ml.web.body import read_predict
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ def blueprint(services: Services, watch: EngineWatch) -> Blueprint:
 
     @routes.post("/predict")
     def predict() -> Response:
-        body = _body()
+        body = read_predict(request.get_data())
         tasks = body.get("tasks")
         if not isinstance(tasks, list) or not all(isinstance(task, Mapping) for task in tasks):
             raise BadRequest("The request has no list of tasks.")
