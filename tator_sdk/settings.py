@@ -85,7 +85,17 @@ class Settings(BaseSettings):
     models_dir: Path | None = Field(None, description="Folder of downloaded weights. Default: home/models.")
     torch_threads: int = Field(0, ge=0, le=256, description="CPU threads of the engine; 0 lets torch choose.")
 
+    segmenter_idle_seconds: float = Field(
+        600.0, gt=0, description="A segmenter that no project asked for during this time gives its memory back."
+    )
+
     warm_bytes: int = Field(512 * 2**20, ge=0, description="Memory for embeddings of warm images.")
+    warm_pin_seconds: float = Field(
+        120.0, ge=0, description="After a click an image stays warm this long, whatever else is made ready."
+    )
+    embedding_store_bytes: int = Field(
+        10 * 2**30, ge=0, description="Disk for embeddings of images, so that none is encoded twice; 0 keeps none."
+    )
     embedding_cache_bytes: int = Field(2 * 2**30, ge=0, description="Disk for embeddings of labelled boxes.")
     train_after: int = Field(
         20, ge=0, description="Annotations after which a project's head is trained by itself; 0 never."

@@ -2,21 +2,27 @@
 
 One thread does the work, so a model is never asked twice at once; whatever waits longest in the
 best lane comes next. Work that takes long is to be cut into steps by whoever submits it.
+
+A request takes its place with :meth:`Lanes.enter` when it comes, and may start once :meth:`Lanes.ready`
+brings its work: what a picture needs beforehand (reading, decoding) is done by the caller's thread, while
+the request counts, ages and can be superseded.
 """
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import logging
-import queue
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, TypeVar
 
-from tator_ml.engine.messages import Busy
+from tator_ml.engine.messages import Busy, Superseded
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -30,6 +36,39 @@ class Lane(IntEnum):
     BATCH = 2
 
 
+@dataclass(frozen=True)
+class About:
+    """What a request is about, as far as requests are compared with each other.
+
+    Attributes:
+        image, segmenter: the picture and the name of the model.
+        task, prompt_ids: see :class:`~tator_ml.engine.messages.Ask`.
+        group: preloads of one group are dropped together.
+    """
+
+    image: str = ""
+    segmenter: str = ""
+    task: str = ""
+    prompt_ids: frozenset[str] = frozenset()
+    group: str = ""
+
+    def contains(self, older: About) -> bool:
+        """Whether an answer to this makes one to the older request needless."""
+        return bool(self.task and older.prompt_ids) and self.task == older.task and older.prompt_ids <= self.prompt_ids
+
+
+@dataclass(eq=False)
+class Ticket:
+    """A place in a lane; ``future`` gets the result, the error, or the reason why the place was taken away."""
+
+    lane: Lane
+    number: int
+    about: About
+    entered: float = field(default_factory=time.monotonic)
+    future: Future[Any] = field(default_factory=Future)
+    work: Callable[[], Any] | None = None
+
+
 class Lanes:
     """A bounded priority queue before one working thread."""
 
@@ -41,11 +80,53 @@ class Lanes:
         """
         self._limits = limits or {Lane.CLICK: 64, Lane.PRELOAD: 32, Lane.BATCH: 256}
         self._order = itertools.count()
-        self._queue: queue.PriorityQueue[tuple[int, int, Any]] = queue.PriorityQueue()
-        self._waiting: Counter[Lane] = Counter()
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
+        self._waiting: dict[int, Ticket] = {}
+        self._counts: Counter[Lane] = Counter()
+        self._ready: list[tuple[Lane, int, Ticket]] = []
+        self._closed = False
+        self.superseded = 0
+        self.dropped = 0
         self._thread = threading.Thread(target=self._work, name="tator-device", daemon=True)
         self._thread.start()
+
+    def enter(self, lane: Lane, about: About | None = None) -> Ticket:
+        """Take a place; what it supersedes loses its own.
+
+        Raises:
+            Busy: as much as is allowed waits in the lane already.
+        """
+        about = about or About()
+        with self._changed:
+            older = [one for one in self._waiting.values() if one.lane == lane and about.contains(one.about)]
+            if self._counts[lane] - len(older) >= self._limits[lane]:
+                raise Busy("Tator is busy; try again in a moment.")
+            for one in older:
+                self._forget(one)
+            self.superseded += len(older)
+            ticket = Ticket(lane, next(self._order), about)
+            self._waiting[ticket.number] = ticket
+            self._counts[lane] += 1
+        for one in older:
+            one.future.set_exception(Superseded("A newer click on this task is answered in this one's place."))
+        return ticket
+
+    def ready(self, ticket: Ticket, work: Callable[[], Any]) -> None:
+        """Let a place's work start when its turn comes; nothing happens where the place was taken away."""
+        with self._changed:
+            if ticket.number not in self._waiting:
+                return
+            ticket.work = work
+            heapq.heappush(self._ready, (ticket.lane, ticket.number, ticket))
+            self._changed.notify()
+
+    def leave(self, ticket: Ticket) -> None:
+        """Give a place up; what has started is finished."""
+        with self._changed:
+            waited = ticket.number in self._waiting
+            self._forget(ticket)
+        if waited:
+            ticket.future.cancel()
 
     def submit(self, lane: Lane, work: Callable[[], T]) -> Future[T]:
         """Queue ``work``; its result or exception arrives in the future.
@@ -53,39 +134,77 @@ class Lanes:
         Raises:
             Busy: as much as is allowed waits in the lane already.
         """
-        with self._lock:
-            if self._waiting[lane] >= self._limits[lane]:
-                raise Busy("Tator is busy; try again in a moment.")
-            self._waiting[lane] += 1
-        future: Future[T] = Future()
-        self._queue.put((lane, next(self._order), (future, work)))
-        return future
+        ticket = self.enter(lane)
+        self.ready(ticket, work)
+        return ticket.future
+
+    def drop(self, lane: Lane, unwanted: Callable[[About], bool]) -> int:
+        """Take away the places in a lane that are unwanted; returns how many. What has started is finished."""
+        with self._changed:
+            gone = [one for one in self._waiting.values() if one.lane == lane and unwanted(one.about)]
+            for one in gone:
+                self._forget(one)
+            self.dropped += len(gone)
+        for one in gone:
+            one.future.cancel()
+        return len(gone)
+
+    def waits(self, lane: Lane, image: str, segmenter: str) -> bool:
+        """Whether the picture waits in the lane already, for that model."""
+        with self._changed:
+            return any(
+                one.lane == lane and (one.about.image, one.about.segmenter) == (image, segmenter)
+                for one in self._waiting.values()
+            )
 
     def waiting(self) -> dict[str, int]:
         """How much waits in each lane, by its name in lower case."""
-        with self._lock:
-            return {lane.name.lower(): self._waiting[lane] for lane in Lane}
+        with self._changed:
+            return {lane.name.lower(): self._counts[lane] for lane in Lane}
+
+    def oldest_seconds(self) -> dict[str, float]:
+        """How long the longest has waited in each lane; 0 where nothing waits."""
+        now = time.monotonic()
+        with self._changed:
+            entered = {lane: [one.entered for one in self._waiting.values() if one.lane == lane] for lane in Lane}
+        return {lane.name.lower(): now - min(times, default=now) for lane, times in entered.items()}
 
     def close(self) -> None:
         """Finish what is running and end the thread; what waits is cancelled."""
-        self._queue.put((-1, next(self._order), None))
+        with self._changed:
+            self._closed = True
+            gone = list(self._waiting.values())
+            for one in gone:
+                self._forget(one)
+            self._changed.notify_all()
+        for one in gone:
+            one.future.cancel()
         self._thread.join(timeout=30)
 
+    def _forget(self, ticket: Ticket) -> None:
+        """Under the lock. The work goes too: it may hold a decoded picture."""
+        if self._waiting.pop(ticket.number, None) is not None:
+            self._counts[ticket.lane] -= 1
+            ticket.work = None
+
+    def _next(self) -> tuple[Future[Any], Callable[[], Any]] | None:
+        with self._changed:
+            while not self._closed:
+                while self._ready:
+                    ticket = heapq.heappop(self._ready)[2]
+                    work = ticket.work
+                    self._forget(ticket)
+                    if work is not None:
+                        return ticket.future, work
+                self._changed.wait()
+        return None
+
     def _work(self) -> None:
-        while True:
-            lane, _, item = self._queue.get()
-            if item is None:
-                break
+        while (item := self._next()) is not None:
             future, work = item
-            with self._lock:
-                self._waiting[Lane(lane)] -= 1
-            if not future.set_running_or_notify_cancel():
-                continue
-            try:
-                future.set_result(work())
-            except BaseException as error:  # belongs to whoever waits for the future
-                future.set_exception(error)
-        while not self._queue.empty():
-            _, _, item = self._queue.get_nowait()
-            if item is not None:
-                item[0].cancel()
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(work())
+                except BaseException as error:  # belongs to whoever waits for the future
+                    future.set_exception(error)
+            del item, future, work  # the last picture must not live until the next one comes

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,14 @@ class UnknownHead(EngineError):
 
 class Busy(EngineError):
     """Too much is waiting already."""
+
+
+class Superseded(EngineError):
+    """A newer request, which contains this one's prompts, is answered in its place."""
+
+
+class OutOfMemory(EngineError):
+    """The device's memory does not suffice, whatever was given up."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +91,12 @@ class Ask:
         classify: ask the class head about each box.
         masks: send masks back, not boxes alone.
         head: version of the class head to ask; None for the engine's own.
+        segmenter: its name as in the settings, e.g. ``sam2-tiny``; None for the engine's own.
+        task: whose prompts these are, in the words of whoever asks (project and task); empty supersedes nothing.
+        prompt_ids: ids of the prompts. A request of the same task that has not started, and whose ids are all
+            among these, is dropped as :class:`Superseded`.
+        usual_area: how large objects of the drawn label usually are, as a share of the picture; decides between
+            masks that the segmenter trusts alike.
     """
 
     image: str
@@ -91,6 +105,10 @@ class Ask:
     classify: bool = True
     masks: bool = False
     head: str | None = None
+    segmenter: str | None = None
+    task: str = ""
+    prompt_ids: tuple[str, ...] = ()
+    usual_area: float | None = None
 
 
 @dataclass(frozen=True)
@@ -174,8 +192,9 @@ class Answer:
         found: None for a prompt on which the segmenter sees nothing.
         size_wh: the picture's width and height.
         model_version: names segmenter and head with their versions.
-        was_warm: whether the picture's embedding was ready.
+        was_warm: whether the picture's embedding was ready, in memory or on disk.
         seconds: time spent in the engine.
+        came_from: where the embedding was: ``memory``, ``disk``, or ``encoded`` now.
     """
 
     found: tuple[Found | None, ...]
@@ -183,19 +202,73 @@ class Answer:
     model_version: str
     was_warm: bool
     seconds: float
+    came_from: str = "memory"
 
 
 @dataclass(frozen=True)
 class WarmStatus:
-    """One warm picture: its content hash and the bytes held for it."""
+    """One warm picture.
+
+    Attributes:
+        image: content hash.
+        nbytes: held for it in memory.
+        segmenter: ``Segmenter.version`` that made its embedding.
+        pinned: whether somebody looks at it, so that others make room first.
+    """
 
     image: str
     nbytes: int
+    segmenter: str = ""
+    pinned: bool = False
+
+
+@dataclass(frozen=True)
+class SegmenterStatus:
+    """One segmenter that was asked for since the engine's start.
+
+    Attributes:
+        name: as in the settings.
+        version: with the digits of its weights.
+        loaded: whether it is in memory now.
+        idle_seconds: since it was last asked for.
+    """
+
+    name: str
+    version: str
+    loaded: bool
+    idle_seconds: float
 
 
 @dataclass(frozen=True)
 class Status:
-    """What the engine is doing now."""
+    """What the engine is doing now.
+
+    Attributes:
+        ready: whether the models are loaded.
+        device: its name.
+        model_version: of the engine's own segmenter and head.
+        waiting: how much waits, by lane (``click``, ``preload``, ``batch``).
+        warm: pictures in memory, most recently used first.
+        budget_bytes: of memory for them.
+        encodings: how often a picture was encoded since the start.
+        error: why the engine is not ready.
+        segmenter, head: versions of the engine's own.
+        hits: clicks whose picture was in memory.
+        disk_hits: clicks whose embedding was on disk.
+        misses: clicks that had to wait for an encoding.
+        evictions: pictures that left memory to make room.
+        store_bytes: embeddings on disk; ``store_budget_bytes`` is the most that is kept.
+        oldest_seconds: age of what waits longest, by lane; 0 where nothing waits.
+        process_bytes: resident memory of the engine's process.
+        device_bytes: memory of the accelerator held by this process; None without one, as
+            ``device_free_bytes`` and ``device_total_bytes``.
+        segmenters: those that were asked for.
+        memory_steps: how often memory ran short and what was given up, by name of the step.
+        superseded: requests dropped because a newer one contained them.
+        dropped_preloads: preloads dropped before they started.
+        clicks: answered since the start.
+        since_click_seconds: since the last one came; None before the first.
+    """
 
     ready: bool
     device: str
@@ -207,7 +280,30 @@ class Status:
     error: str | None = None
     segmenter: str = ""
     head: str = ""
+    hits: int = 0
+    disk_hits: int = 0
+    misses: int = 0
+    evictions: int = 0
+    store_bytes: int = 0
+    store_budget_bytes: int = 0
+    oldest_seconds: dict[str, float] = field(default_factory=dict)
+    process_bytes: int = 0
+    device_bytes: int | None = None
+    device_free_bytes: int | None = None
+    device_total_bytes: int | None = None
+    segmenters: tuple[SegmenterStatus, ...] = ()
+    memory_steps: dict[str, int] = field(default_factory=dict)
+    superseded: int = 0
+    dropped_preloads: int = 0
+    clicks: int = 0
+    since_click_seconds: float | None = None
 
-    def version_with(self, head: str | None) -> str:
-        """Model version of a project: the segmenter with its head, or with the engine's own."""
-        return f"{self.segmenter}+{head}" if head and self.segmenter else self.model_version
+    def version_with(self, head: str | None, segmenter: str | None = None) -> str:
+        """Model version of a project with a head or segmenter of its own, each None for the engine's.
+
+        A segmenter that was never loaded has no version yet: its name stands for it.
+        """
+        if not self.segmenter or not (head or segmenter):
+            return self.model_version
+        known = {one.name: one.version for one in self.segmenters}
+        return f"{known.get(segmenter, segmenter) if segmenter else self.segmenter}+{head or self.head}"

@@ -7,6 +7,7 @@ stability of the mask under a moved threshold, and its answers to boxes drawn a 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,9 @@ from tator_sdk.settings import Settings
 
 # Each side moved by a twelfth of the box, as a hand would: four boxes beside the drawn one.
 WOBBLES = np.array([[-1, -1, 1, 1], [1, 1, -1, -1], [-1, 1, -1, 1], [1, -1, 1, -1]], np.float32) / np.float32(12)
+
+ALIKE = 0.05
+"""Masks whose predicted IoU differs by no more are trusted alike."""
 
 
 @dataclass(frozen=True)
@@ -73,22 +77,35 @@ def objections(segment: Segment, drawn: Xyxy, guard: Guard) -> list[str]:
     return [f"{what} {value:.2f}, below {least:g}" for what, value, least in measured if value < least]
 
 
-def segment_points(segmenter: Segmenter, embedding: Embedding, prompt: Prompt) -> Segment | None:
+def segment_points(
+    segmenter: Segmenter, embedding: Embedding, prompt: Prompt, usual_area: float | None = None
+) -> Segment | None:
     """Points, with a box or not → the best mask, or None when it is empty.
 
-    A single point is ambiguous: of the model's three masks the one it trusts most is taken.
+    A single point is ambiguous: of the model's three masks the one it trusts most is taken. Where it trusts
+    several alike and ``usual_area`` is known (a share of the picture), the one whose area is nearest to it.
     """
     points = np.array([prompt.points_xy], np.float32)
     labels = np.array([[int(positive) for positive in prompt.positive]], np.int64)
     boxes = None if prompt.box_xyxy is None else np.array([prompt.box_xyxy], np.float32)
     ambiguous = len(prompt.points_xy) == 1 and boxes is None
     decoded = segmenter.decode(embedding, Prompts(points, labels, boxes), multimask=ambiguous)
-    order = torch.argsort(decoded.iou[0], descending=True).tolist()
-    for best in order:
+    alike: list[Segment] = []
+    for best in torch.argsort(decoded.iou[0], descending=True).tolist():
+        if alike and alike[0].quality - float(decoded.iou[0, best].clamp(0, 1)) > ALIKE:
+            break
         segment = _segment(segmenter, embedding, decoded, 0, best)
-        if segment is not None:
+        if segment is None:
+            continue
+        if not usual_area or usual_area <= 0:
             return segment
-    return None
+        alike.append(segment)
+    return _nearest_in_size(alike, usual_area) if alike and usual_area else None
+
+
+def _nearest_in_size(segments: Sequence[Segment], usual_area: float) -> Segment:
+    """The segment whose share of the picture is nearest, twice as large being as far off as half as large."""
+    return min(segments, key=lambda one: abs(math.log(float(one.mask.mean()) / usual_area)))
 
 
 def segment_boxes(segmenter: Segmenter, embedding: Embedding, boxes: Sequence[Xyxy]) -> list[Segment | None]:

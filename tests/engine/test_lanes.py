@@ -1,0 +1,135 @@
+"""Lanes: order, bounds, ages, and newer requests in the place of older ones."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import CancelledError
+
+import pytest
+
+from tator_ml.engine.lanes import About, Lane, Lanes
+from tator_ml.engine.messages import Busy, Superseded
+
+
+@pytest.fixture
+def lanes() -> Iterator[Lanes]:
+    made = Lanes({Lane.CLICK: 4, Lane.PRELOAD: 4, Lane.BATCH: 4})
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def gate(lanes: Lanes) -> Iterator[threading.Event]:
+    """Until it is set, the device is at work on something else."""
+    opened, begun = threading.Event(), threading.Event()
+    lanes.submit(Lane.CLICK, lambda: begun.set() or opened.wait(10))
+    assert begun.wait(5)
+    yield opened
+    opened.set()
+
+
+def click(task: str, *ids: str) -> About:
+    return About(task=task, prompt_ids=frozenset(ids))
+
+
+@pytest.mark.parametrize(
+    ("older", "newer", "drops"),
+    [
+        (("1", "a"), ("1", "a", "b"), True),
+        (("1", "a"), ("1", "a"), True),
+        (("1", "a", "b"), ("1", "b"), False),
+        (("1", "a"), ("1", "b"), False),
+        (("1", "a"), ("2", "a", "b"), False),
+        (("", "a"), ("", "a", "b"), False),
+        (("1",), ("1", "a"), False),
+    ],
+)
+def test_a_newer_request_that_contains_the_older_one_replaces_it(
+    lanes: Lanes, gate: threading.Event, older: tuple[str, ...], newer: tuple[str, ...], drops: bool
+) -> None:
+    first = lanes.enter(Lane.CLICK, click(*older))
+    lanes.ready(first, lambda: "older")
+    second = lanes.enter(Lane.CLICK, click(*newer))
+    lanes.ready(second, lambda: "newer")
+    if drops:
+        with pytest.raises(Superseded, match="newer click"):
+            first.future.result(1)
+    gate.set()
+    assert second.future.result(5) == "newer"
+    assert drops or first.future.result(5) == "older"
+    assert lanes.superseded == drops
+
+
+def test_what_has_started_is_finished(lanes: Lanes) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    first = lanes.enter(Lane.CLICK, click("1", "a"))
+    lanes.ready(first, lambda: begun.set() or go_on.wait(5))
+    assert begun.wait(5)
+    second = lanes.enter(Lane.CLICK, click("1", "a", "b"))
+    go_on.set()
+    assert first.future.result(5) is True
+    lanes.leave(second)
+
+
+def test_a_request_is_superseded_while_its_picture_is_still_decoded(lanes: Lanes) -> None:
+    first = lanes.enter(Lane.CLICK, click("1", "a"))
+    second = lanes.enter(Lane.CLICK, click("1", "a", "b"))
+    lanes.ready(first, lambda: pytest.fail("it was superseded"))
+    lanes.ready(second, lambda: 2)
+    assert second.future.result(5) == 2
+    assert isinstance(first.future.exception(1), Superseded)
+
+
+def test_a_full_lane_takes_what_makes_its_own_room(lanes: Lanes, gate: threading.Event) -> None:
+    for number in range(4):
+        lanes.enter(Lane.CLICK, click("1", str(number)))
+    with pytest.raises(Busy):
+        lanes.enter(Lane.CLICK, click("2", "0"))
+    lanes.enter(Lane.CLICK, click("1", "0", "4"))
+    assert lanes.waiting()["click"] == 4
+
+
+def test_order_is_that_of_coming_within_a_lane_and_clicks_go_first(lanes: Lanes, gate: threading.Event) -> None:
+    done: list[str] = []
+    places = [
+        ("batch", lanes.enter(Lane.BATCH)),
+        ("preload", lanes.enter(Lane.PRELOAD)),
+        ("first", lanes.enter(Lane.CLICK)),
+        ("second", lanes.enter(Lane.CLICK)),
+    ]
+    for name, ticket in reversed(places):
+        lanes.ready(ticket, lambda name=name: done.append(name))
+    gate.set()
+    for _, ticket in places:
+        ticket.future.result(5)
+    assert done == ["first", "second", "preload", "batch"]
+
+
+def test_waiting_ages(lanes: Lanes, gate: threading.Event) -> None:
+    lanes.enter(Lane.PRELOAD)
+    time.sleep(0.05)
+    lanes.enter(Lane.PRELOAD)
+    ages = lanes.oldest_seconds()
+    assert 0.05 <= ages["preload"] < 5 and ages["click"] == ages["batch"] == 0
+    assert lanes.waiting() == {"click": 0, "preload": 2, "batch": 0}
+
+
+def test_unwanted_preloads_are_dropped_and_clicks_stay(lanes: Lanes, gate: threading.Event) -> None:
+    tickets = {name: lanes.enter(Lane.PRELOAD, About(image=name, group="7")) for name in "abc"}
+    stays = lanes.enter(Lane.CLICK, About(image="a"))
+    assert lanes.waits(Lane.PRELOAD, "a", "") and not lanes.waits(Lane.PRELOAD, "a", "sam2-tiny")
+    assert lanes.drop(Lane.PRELOAD, lambda about: about.image != "b") == 2
+    for name in "ac":
+        with pytest.raises(CancelledError):
+            tickets[name].future.result(0)
+    assert lanes.waiting() == {"click": 1, "preload": 1, "batch": 0} and lanes.dropped == 2
+    lanes.leave(stays)
+
+
+def test_closing_ends_what_waits() -> None:
+    lanes = Lanes()
+    waits = lanes.enter(Lane.CLICK)
+    lanes.close()
+    assert waits.future.cancelled()
