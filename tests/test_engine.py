@@ -17,7 +17,7 @@ from tator_ml.engine.lanes import Lane, Lanes
 from tator_ml.engine.messages import Ask, Busy, EngineError, PackedMask, Prompt, UnknownImage
 from tator_ml.engine.refine import Guard, Segment, objections
 from tator_ml.engine.server import EngineServer
-from tator_ml.engine.warm import WarmImage, WarmImages
+from tator_ml.engine.warm import Once, WarmImage, WarmImages
 from tator_ml.images.decode import ImageError
 from tator_ml.images.store import ImageStore
 from tator_sdk.settings import Settings
@@ -106,10 +106,10 @@ def test_warm_pictures_stay_within_their_budget(segmenter: BrightSegmenter) -> N
     warm = WarmImages(budget_bytes=3_000_000)
     for number in range(10):
         pixels = np.zeros((500, 500, 3), np.uint8)
-        warm.put(str(number), WarmImage(pixels, segmenter.encode(pixels)))
+        warm.put(str(number), WarmImage(Once(lambda pixels=pixels: pixels), segmenter.encode(pixels)))
     held = warm.status()
     assert sum(one.nbytes for one in held) <= 3_000_000
-    assert held[0].image == "9" and warm.get("0") is None
+    assert held[0].image == "9" and warm.get("bright-1", "0") is None
 
 
 def test_one_picture_larger_than_the_budget_is_still_answered(

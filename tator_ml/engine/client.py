@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import queue
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Connection
 from typing import Any, Protocol
@@ -33,8 +33,28 @@ class Answers(Protocol):
         """Answer an annotator's prompts."""
         ...
 
-    def warm(self, image: str) -> bool:
-        """Make a picture ready ahead of its first prompt."""
+    def warm(self, image: str, segmenter: str | None = None, group: str = "") -> bool:
+        """Make a picture ready ahead of its first prompt, without waiting."""
+        ...
+
+    def drop_preloads(self, keep: Collection[str], group: str | None = None) -> int:
+        """Drop preloads that have not started, but those of these pictures."""
+        ...
+
+    def keep(self, image: str, segmenter: str | None = None) -> bool:
+        """Have a picture's embedding on disk; waits, and says whether it was encoded now."""
+        ...
+
+    def pin(self, images: Collection[str], seconds: float) -> None:
+        """Let pictures leave memory last of all for some time."""
+        ...
+
+    def set_budget(self, budget_bytes: int) -> None:
+        """Change the memory for warm pictures."""
+        ...
+
+    def segmenter_version(self, name: str | None = None) -> str:
+        """Version of the segmenter of a name, loaded if need be."""
         ...
 
     def embed(self, ask: EmbedAsk) -> Embedded:
@@ -100,9 +120,55 @@ class EngineClient:
         """Version of the encoder of a name, which the engine loads if need be."""
         return str(self._call({"call": "encoder_version", "encoder": name})[0])
 
-    def warm(self, image: str) -> bool:
-        """Ask for a picture to be made ready; never waits for it."""
-        return bool(self._call({"call": "warm", "image": image})[0])
+    def warm(self, image: str, segmenter: str | None = None, group: str = "") -> bool:
+        """Ask for a picture to be made ready; never waits for it.
+
+        Args:
+            image: content hash.
+            segmenter: as in :class:`Ask`.
+            group: preloads of one group can be dropped together.
+
+        Returns:
+            False when too many wait already.
+        """
+        return bool(self._call({"call": "warm", "image": image, "segmenter": segmenter, "group": group})[0])
+
+    def drop_preloads(self, keep: Collection[str], group: str | None = None) -> int:
+        """Drop preloads that have not started, of one group or of all; returns how many.
+
+        Args:
+            keep: content hashes of pictures that stay wanted.
+            group: as given to :meth:`warm`; None for all.
+        """
+        return int(self._call({"call": "drop_preloads", "keep": sorted(keep), "group": group})[0])
+
+    def keep(self, image: str, segmenter: str | None = None) -> bool:
+        """Have a picture's embedding on the engine's disk; waits in the batch lane.
+
+        Returns:
+            Whether it was encoded now; False when it was there.
+
+        Raises:
+            EngineError: with a sentence.
+            ImageError: the picture cannot be decoded.
+        """
+        return bool(self._supplied({"call": "keep", "image": image, "segmenter": segmenter}, [image])[0])
+
+    def pin(self, images: Collection[str], seconds: float) -> None:
+        """Let pictures leave memory last of all for some time, as if each had been clicked on."""
+        self._call({"call": "pin", "images": sorted(images), "seconds": seconds})
+
+    def set_budget(self, budget_bytes: int) -> None:
+        """Change the memory for warm pictures; what is too much goes at once."""
+        self._call({"call": "set_budget", "budget_bytes": budget_bytes})
+
+    def segmenter_version(self, name: str | None = None) -> str:
+        """Version of the segmenter of a name, which the engine loads if need be.
+
+        Raises:
+            EngineError: it cannot be loaded; the message says what to do.
+        """
+        return str(self._call({"call": "segmenter_version", "segmenter": name})[0])
 
     def status(self) -> Status:
         """What the engine is doing now."""

@@ -3,37 +3,43 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
-from collections.abc import Mapping
-from concurrent.futures import Future
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import replace
+from functools import partial
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tator_ml.engine import encoders
+from tator_ml.engine import encoders, segmenters
 from tator_ml.engine.embedding import Stepper, cut_crops
-from tator_ml.engine.lanes import Lane, Lanes
+from tator_ml.engine.lanes import About, Lane, Lanes
+from tator_ml.engine.memory import Frugal, Ladder, device_bytes, give_back, process_bytes
 from tator_ml.engine.messages import (
     Answer,
     Ask,
-    Busy,
     EmbedAsk,
     Embedded,
     EngineError,
     Found,
+    OutOfMemory,
     PackedMask,
     Prompt,
     Status,
-    UnknownImage,
     Verdict,
 )
-from tator_ml.engine.models import ClassModels
+from tator_ml.engine.models import ClassModels, Segmenters
+from tator_ml.engine.preload import Preloader
 from tator_ml.engine.refine import Guard, Segment, objections, segment_boxes, segment_points
 from tator_ml.engine.segmenters.base import Segmenter
+from tator_ml.engine.store import EmbeddingStore
+from tator_ml.engine.supply import Prepared, Supply
 from tator_ml.engine.warm import WarmImage, WarmImages
-from tator_ml.images.decode import decode_image
 from tator_ml.images.store import ImageStore
 from tator_sdk.geometry import Xyxy, area_xyxy, clip_xyxy
 from tator_sdk.settings import Settings
@@ -58,37 +64,48 @@ class Engine:
         self,
         settings: Settings,
         images: ImageStore,
-        segmenter: Segmenter,
+        segmenter: Segmenter | Segmenters,
         classifier: Classifier | None,
         device: str = "cpu",
         models: ClassModels | None = None,
     ) -> None:
-        """Start the device thread.
+        """Start the device's thread, and those that prepare and tidy.
 
         Args:
             settings: budgets, guard and patience.
             images: pictures by content hash.
-            segmenter: answers the prompts.
+            segmenter: answers the prompts; or all that may be asked for, with one that is the engine's own.
             classifier: classifies for projects without a head of their own; None leaves the drawn class.
             device: its name, for the status.
             models: encoders and heads for projects that have one; by default encoders load on ``device``.
         """
         self._settings = settings
         self._images = images
-        self._segmenter = segmenter
+        self._segmenters = segmenter if isinstance(segmenter, Segmenters) else _only(segmenter, settings, device)
         self._classifier = classifier
         self._guard = Guard.of(settings)
         self._device = device
         self._lanes = Lanes()
         self._models = models or ClassModels(lambda name: encoders.load(name, device))
         self._stepper = Stepper(self._lanes)
-        self._warm = WarmImages(settings.warm_bytes)
-        self._encodings = 0
+        self._supply = Supply(
+            images,
+            EmbeddingStore(settings.home / "warm", settings.embedding_store_bytes),
+            WarmImages(settings.warm_bytes),
+            settings.image_max_pixels,
+            device,
+        )
+        self._ladder = Ladder(self._relief)
+        self._preloader = Preloader(self._lanes, self._segmenter, self._supply)
+        self._came_from: Counter[str] = Counter()
+        self._last_click: float | None = None
+        self._closed = threading.Event()
+        threading.Thread(target=self._tidy, name="tator-tidy", daemon=True).start()
 
     @property
     def model_version(self) -> str:
         """Segmenter and head with their versions, as predictions carry it."""
-        return f"{self._segmenter.version}+{_head_version(self._classifier)}"
+        return f"{self._segmenters.version()}+{_head_version(self._classifier)}"
 
     def answer(self, ask: Ask) -> Answer:
         """Answer an annotator's prompts, before everything that waits in other lanes.
@@ -98,28 +115,90 @@ class Engine:
             UnknownHead: the head that is asked for was not put here.
             ImageError: they cannot be decoded.
             Busy: too many clicks wait already.
+            Superseded: a newer request of the task contains this one's prompts.
+            OutOfMemory: whatever was given up, memory did not suffice.
             EngineError: no answer in time.
+            TatorError: the segmenter cannot be loaded.
         """
-        begun = time.monotonic()
+        begun = self._last_click = time.monotonic()
         classifier = self._models.classifier(ask.head) if ask.head and ask.classify else self._classifier
-        future = self._lanes.submit(Lane.CLICK, lambda: self._answer(ask, classifier, begun))
+        about = About(ask.image, ask.segmenter or "", ask.task, frozenset(ask.prompt_ids))
+        ticket = self._lanes.enter(Lane.CLICK, about)
+        self._supply.warm.pin([ask.image], self._settings.warm_pin_seconds)
         try:
-            return future.result(self._settings.answer_timeout_seconds)
+            segmenter = self._segmenter(ask.segmenter)
+            classify = ask.classify and classifier is not None
+            prepared = self._supply.prepare(segmenter.version, ask.image, pixels=classify)
+        except BaseException:
+            self._lanes.leave(ticket)
+            raise
+        self._lanes.ready(ticket, partial(self._answer, ask, segmenter, prepared, classifier, begun))
+        del prepared  # the work holds it, as long as it waits
+        patience = self._settings.answer_timeout_seconds - (time.monotonic() - begun)
+        try:
+            answer: Answer = ticket.future.result(max(patience, 0.1))
         except FutureTimeout:
-            future.cancel()
+            self._lanes.leave(ticket)
             seconds = self._settings.answer_timeout_seconds
             raise EngineError(f"Tator did not finish within {seconds:g} s; try again.") from None
+        except CancelledError:
+            raise EngineError("Tator's engine is stopping; try again in a moment.") from None
+        self._came_from[answer.came_from] += 1
+        return answer
 
-    def warm(self, image: str) -> bool:
-        """Make a picture ready ahead of its first prompt; False when there is no room to wait."""
-        if self._warm.get(image) is not None:
-            return True
-        try:
-            future: Future[object] = self._lanes.submit(Lane.PRELOAD, lambda: self._warmed(image))
-        except Busy:
+    def warm(self, image: str, segmenter: str | None = None, group: str = "") -> bool:
+        """Make a picture ready ahead of its first prompt, without waiting; False when there is no room to wait.
+
+        Args:
+            image: content hash.
+            segmenter: as in :class:`Ask`.
+            group: preloads of one group can be dropped together.
+        """
+        return self._preloader.submit(image, segmenter, group)
+
+    def drop_preloads(self, keep: Collection[str], group: str | None = None) -> int:
+        """Drop preloads that have not started.
+
+        Args:
+            keep: content hashes of pictures that stay wanted.
+            group: only preloads of this group; None for all.
+
+        Returns:
+            How many were dropped.
+        """
+        return self._lanes.drop(Lane.PRELOAD, lambda about: about.image not in keep and group in (None, about.group))
+
+    def keep(self, image: str, segmenter: str | None = None) -> bool:
+        """Have a picture's embedding on disk, encoded in the batch lane if need be; waits until it is there.
+
+        Returns:
+            Whether it was encoded now.
+
+        Raises:
+            UnknownImage, ImageError, Busy, OutOfMemory, TatorError: as :meth:`answer`.
+            EngineError: it cannot be written.
+        """
+        model = self._segmenter(segmenter)
+        if self._supply.store.contains(model.version, image):
             return False
-        future.add_done_callback(lambda done: _log_failure(image, done))
-        return True
+        prepared = self._supply.prepare(model.version, image, pixels=False)
+        embedding = prepared.embedding if isinstance(prepared, WarmImage) else prepared.stored
+        made = embedding is None
+        if isinstance(prepared, Prepared) and embedding is None:
+            embedding = self._lanes.submit(Lane.BATCH, partial(self._supply.encoded, model, prepared)).result()
+        if embedding is None or not self._supply.store.put(image, embedding):
+            raise EngineError("The embedding cannot be kept on disk; free some, or raise TATOR_EMBEDDING_STORE_BYTES.")
+        return made
+
+    def pin(self, images: Collection[str], seconds: float) -> None:
+        """Let these pictures leave memory last of all for some time, as if each had been clicked on."""
+        self._supply.warm.pin(images, seconds)
+
+    def set_budget(self, budget_bytes: int) -> None:
+        """Change the memory for warm pictures; what is too much goes at once."""
+        self._supply.warm.set_budget(budget_bytes)
+        give_back()
+        log.info("warm pictures may take %d MiB", budget_bytes // 2**20)
 
     def put_image(self, data: bytes) -> str:
         """Keep a picture's bytes; returns its content hash."""
@@ -145,52 +224,121 @@ class Engine:
         """Version of the encoder of a name, which is loaded if need be."""
         return self._models.encoder(name).version
 
+    def segmenter_version(self, name: str | None = None) -> str:
+        """Version of the segmenter of a name, which is loaded if need be.
+
+        Raises:
+            TatorError: it cannot be loaded; the message says what to do.
+        """
+        return self._segmenter(name).version
+
     def status(self) -> Status:
         """What the engine is doing now."""
+        used, free, total = device_bytes(self._device)
+        warm, store = self._supply.warm, self._supply.store
         return Status(
             ready=True,
             device=self._device,
             model_version=self.model_version,
             waiting=self._lanes.waiting(),
-            warm=self._warm.status(),
-            budget_bytes=self._warm.budget_bytes,
-            encodings=self._encodings,
-            segmenter=self._segmenter.version,
+            warm=warm.status(),
+            budget_bytes=warm.budget_bytes,
+            encodings=self._supply.encodings,
+            segmenter=self._segmenters.version(),
             head=_head_version(self._classifier),
+            hits=self._came_from["memory"],
+            disk_hits=self._came_from["disk"],
+            misses=self._came_from["encoded"],
+            evictions=warm.evictions,
+            store_bytes=store.nbytes,
+            store_budget_bytes=store.max_bytes,
+            oldest_seconds=self._lanes.oldest_seconds(),
+            process_bytes=process_bytes(),
+            device_bytes=used,
+            device_free_bytes=free,
+            device_total_bytes=total,
+            segmenters=self._segmenters.status(),
+            memory_steps=dict(self._ladder.steps),
+            superseded=self._lanes.superseded,
+            dropped_preloads=self._lanes.dropped,
+            clicks=self._came_from.total(),
+            since_click_seconds=None if self._last_click is None else time.monotonic() - self._last_click,
         )
 
     def close(self) -> None:
-        """End the working thread."""
+        """End the threads; what is encoded is written first."""
+        self._closed.set()
         self._lanes.close()
+        self._preloader.close()
+        self._supply.close()
 
-    def _warmed(self, image: str) -> tuple[WarmImage, bool]:
-        """The warm picture, made now if need be, and whether it was ready. On the device thread."""
-        warm = self._warm.get(image)
-        if warm is not None:
-            return warm, True
-        data = self._images.get(image)
-        if data is None:
-            raise UnknownImage(f"The picture {image[:12]} is not in the store.")
-        pixels = decode_image(data, self._settings.image_max_pixels)
-        warm = WarmImage(pixels, self._segmenter.encode(pixels))
-        self._encodings += 1
-        self._warm.put(image, warm)
-        return warm, False
+    def _segmenter(self, name: str | None) -> Frugal:
+        name = name or self._segmenters.default
+        loaded = self._ladder.run(name, lambda: self._segmenters.get(name))
+        return Frugal(name, loaded, self._ladder, self._segmenters.on_cpu(name))
 
-    def _answer(self, ask: Ask, classifier: Classifier | None, begun: float) -> Answer:
-        warm, was_warm = self._warmed(ask.image)
-        found = self._segment(warm, ask)
+    def _answer(
+        self,
+        ask: Ask,
+        segmenter: Frugal,
+        prepared: Prepared | WarmImage,
+        classifier: Classifier | None,
+        begun: float,
+    ) -> Answer:
+        """On the device's thread."""
+        warm, came_from = self._supply.warmed(segmenter, prepared)
+        found = self._ladder.run(segmenter.name, lambda: self._segment(segmenter, warm, ask))
         if ask.classify and classifier is not None:
-            found = _classified(classifier, warm, found)
+            found = self._classified(segmenter.name, classifier, warm, found)
         return Answer(
             found=tuple(found),
             size_wh=warm.embedding.size_wh,
-            model_version=f"{self._segmenter.version}+{ask.head or _head_version(classifier)}",
-            was_warm=was_warm,
+            model_version=f"{segmenter.version}+{ask.head or _head_version(classifier)}",
+            was_warm=came_from != "encoded",
             seconds=time.monotonic() - begun,
+            came_from=came_from,
         )
 
-    def _segment(self, warm: WarmImage, ask: Ask) -> list[Found | None]:
+    def _classified(
+        self, segmenter: str, classifier: Classifier, warm: WarmImage, found: list[Found | None]
+    ) -> list[Found | None]:
+        """What was found with its classes; without them where memory does not even suffice for one box at a time."""
+        pixels, boxes = warm.picture(), [one.xyxy for one in found if one is not None]
+        try:
+            verdicts = self._ladder.run(
+                segmenter,
+                lambda: classifier.classify(pixels, boxes),
+                ("boxes one by one", lambda: [classifier.classify(pixels, [box])[0] for box in boxes]),
+            )
+        except OutOfMemory:
+            return found
+        named = iter(verdicts)
+        return [one and replace(one, verdict=next(named)) for one in found]
+
+    def _relief(self, segmenter: str) -> Iterator[str]:
+        """Free what others hold; see :class:`Ladder`."""
+        if self._lanes.drop(Lane.PRELOAD, lambda _: True):
+            yield "preloads dropped"
+        if self._supply.warm.halve():
+            yield "warm pictures halved"
+        if self._release(0.0, segmenter) + self._models.release():
+            yield "idle models released"
+
+    def _release(self, idle_seconds: float, keep: str | None = None) -> int:
+        """Forget idle segmenters with their warm pictures; returns how many."""
+        versions = self._segmenters.release(idle_seconds, keep)
+        for version in versions:
+            self._supply.warm.forget(version)
+        return len(versions)
+
+    def _tidy(self) -> None:
+        """Release what nobody uses, now and then."""
+        patience = self._settings.segmenter_idle_seconds
+        while not self._closed.wait(min(patience / 2, 30.0)):
+            if self._release(patience):
+                give_back()
+
+    def _segment(self, segmenter: Segmenter, warm: WarmImage, ask: Ask) -> list[Found | None]:
         found: list[Found | None] = [None] * len(ask.prompts)
         boxed: dict[int, Xyxy] = {}
         for index, prompt in enumerate(ask.prompts):
@@ -204,9 +352,9 @@ class Engine:
                     found[index] = Found(box, refined=False)
             elif prompt.points_xy:
                 clipped = Prompt(prompt.points_xy, prompt.positive, box or None)
-                segment = segment_points(self._segmenter, warm.embedding, clipped)
+                segment = segment_points(segmenter, warm.embedding, clipped, ask.usual_area)
                 found[index] = None if segment is None else _taken(segment, ask)
-        segments = segment_boxes(self._segmenter, warm.embedding, list(boxed.values())) if boxed else []
+        segments = segment_boxes(segmenter, warm.embedding, list(boxed.values())) if boxed else []
         for (index, drawn), segment in zip(boxed.items(), segments, strict=True):
             found[index] = self._guarded(segment, drawn, ask)
         return found
@@ -220,13 +368,13 @@ class Engine:
         return _taken(segment, ask)
 
 
-def _classified(classifier: Classifier, warm: WarmImage, found: list[Found | None]) -> list[Found | None]:
-    present = [(index, one) for index, one in enumerate(found) if one is not None]
-    verdicts = classifier.classify(warm.pixels, [one.xyxy for _, one in present])
-    named = list(found)
-    for (index, one), verdict in zip(present, verdicts, strict=True):
-        named[index] = Found(one.xyxy, one.refined, one.quality, one.reason, one.mask, verdict)
-    return named
+def _only(segmenter: Segmenter, settings: Settings, device: str) -> Segmenters:
+    """A segmenter that was made elsewhere as the engine's own, and the published ones beside it."""
+    return Segmenters(
+        settings.segmenter,
+        lambda name: segmenters.load(name, None, settings.weights_dir, device, settings.offline),
+        segmenter,
+    )
 
 
 def _head_version(classifier: Classifier | None) -> str:
@@ -236,8 +384,3 @@ def _head_version(classifier: Classifier | None) -> str:
 def _taken(segment: Segment, ask: Ask) -> Found:
     mask = PackedMask.pack(segment.mask) if ask.masks else None
     return Found(segment.xyxy, True, segment.quality, None, mask)
-
-
-def _log_failure(image: str, done: Future[object]) -> None:
-    if not done.cancelled() and (error := done.exception()) is not None:
-        log.warning("preload of %s failed: %s", image[:12], error)

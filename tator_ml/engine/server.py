@@ -88,7 +88,17 @@ class EngineServer:
         if call == "answer":
             return ANSWER.dump_python(engine.answer(ASK.validate_python(message["ask"])), mode="json")
         if call == "warm":
-            return engine.warm(str(message["image"]))
+            return engine.warm(str(message["image"]), message.get("segmenter"), str(message.get("group", "")))
+        if call == "keep":
+            return engine.keep(str(message["image"]), message.get("segmenter"))
+        if call == "drop_preloads":
+            return engine.drop_preloads(frozenset(message["keep"]), message.get("group"))
+        if call == "pin":
+            return engine.pin([str(image) for image in message["images"]], float(message["seconds"]))
+        if call == "set_budget":
+            return engine.set_budget(int(message["budget_bytes"]))
+        if call == "segmenter_version":
+            return engine.segmenter_version(message.get("segmenter"))
         if call == "put_image" and len(frames) == 1:
             return engine.put_image(frames[0])
         if call == "put_head":

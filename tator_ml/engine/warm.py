@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,48 +15,143 @@ from numpy.typing import NDArray
 from tator_ml.engine.messages import WarmStatus
 from tator_ml.engine.segmenters.base import Embedding
 
+T = TypeVar("T")
+Pixels = NDArray[np.uint8]
+LEAST_BUDGET_BYTES = 64 * 2**20
+
+
+class Once(Generic[T]):
+    """Work that is done by whoever asks first; everybody else waits for its result, or its error."""
+
+    def __init__(self, work: Callable[[], T]) -> None:
+        self._work: Callable[[], T] | None = work
+        self._lock = threading.Lock()
+        self._result: list[T] = []
+        self._error: BaseException | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether it was tried and raised."""
+        return self._error is not None
+
+    def __call__(self) -> T:
+        """The result, made now if need be."""
+        with self._lock:
+            if self._error is not None:
+                raise self._error
+            if self._work is not None:
+                try:
+                    self._result.append(self._work())
+                except BaseException as error:
+                    self._error = error
+                    raise
+                self._work = None
+            return self._result[0]
+
 
 @dataclass(frozen=True)
 class WarmImage:
-    """A decoded picture (H, W, 3) uint8 RGB with its embedding."""
+    """An embedding, and its picture (H, W, 3) uint8 RGB: decoded, or ready to be decoded when first asked for."""
 
-    pixels: NDArray[np.uint8]
+    picture: Once[Pixels]
     embedding: Embedding
 
     @property
     def nbytes(self) -> int:
-        """Bytes held in memory."""
-        return self.pixels.nbytes + self.embedding.nbytes
+        """Bytes held in memory; the pixels count whether or not they are decoded yet."""
+        width, height = self.embedding.size_wh
+        return 3 * width * height + self.embedding.nbytes
 
 
 class WarmImages:
-    """Least recently used out; the newest always fits, so that a click can be answered at all."""
+    """Least recently used out, but what people look at last of all.
+
+    The newest always fits, so that a click can be answered at all. A picture is kept for each segmenter version.
+    """
 
     def __init__(self, budget_bytes: int) -> None:
         self.budget_bytes = budget_bytes
-        self._images: OrderedDict[str, WarmImage] = OrderedDict()
+        self.evictions = 0
+        self._images: OrderedDict[tuple[str, str], WarmImage] = OrderedDict()
+        self._pinned_until: dict[str, float] = {}
         self._bytes = 0
         self._lock = threading.Lock()
 
-    def get(self, image: str) -> WarmImage | None:
-        """The warm picture of a content hash, marked as used now; None when it is cold."""
+    def get(self, model: str, image: str) -> WarmImage | None:
+        """The warm picture of a content hash, marked as used now; None when it is cold for that segmenter version."""
         with self._lock:
-            warm = self._images.get(image)
+            warm = self._images.get((model, image))
             if warm is not None:
-                self._images.move_to_end(image)
+                self._images.move_to_end((model, image))
             return warm
 
     def put(self, image: str, warm: WarmImage) -> None:
         """Keep a picture, letting the least recently used go until the budget holds."""
+        key = (warm.embedding.model, image)
         with self._lock:
-            before = self._images.pop(image, None)
+            before = self._images.pop(key, None)
             self._bytes += warm.nbytes - (before.nbytes if before else 0)
-            self._images[image] = warm
-            while self._bytes > self.budget_bytes and len(self._images) > 1:
-                _, dropped = self._images.popitem(last=False)
-                self._bytes -= dropped.nbytes
+            self._images[key] = warm
+            self._evict(self.budget_bytes)
+
+    def pin(self, images: Iterable[str], seconds: float) -> None:
+        """Let these pictures go last of all for some time; they need not be warm yet."""
+        until = time.monotonic() + seconds
+        with self._lock:
+            for image in images:
+                self._pinned_until[image] = max(until, self._pinned_until.get(image, 0.0))
+
+    def set_budget(self, budget_bytes: int) -> None:
+        """Change the budget; what is too much goes at once."""
+        with self._lock:
+            self.budget_bytes = budget_bytes
+            self._evict(budget_bytes)
+
+    def halve(self) -> int:
+        """Let half of the bytes go, the newest picture staying; returns how many pictures went.
+
+        The budget follows down to ``LEAST_BUDGET_BYTES``, or memory would run short again with the next pictures.
+        """
+        with self._lock:
+            before = len(self._images)
+            self.budget_bytes = min(self.budget_bytes, max(self._bytes // 2, LEAST_BUDGET_BYTES))
+            self._evict(self._bytes // 2)
+            return before - len(self._images)
+
+    def forget(self, model: str) -> int:
+        """Let all pictures of a segmenter version go; returns how many."""
+        with self._lock:
+            gone = [key for key in self._images if key[0] == model]
+            for key in gone:
+                self._bytes -= self._images.pop(key).nbytes
+            return len(gone)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return self._bytes
 
     def status(self) -> tuple[WarmStatus, ...]:
         """Most recently used first."""
         with self._lock:
-            return tuple(WarmStatus(name, warm.nbytes) for name, warm in reversed(self._images.items()))
+            pinned = self._pinned()
+            return tuple(
+                WarmStatus(image, warm.nbytes, model, image in pinned)
+                for (model, image), warm in reversed(self._images.items())
+            )
+
+    def _pinned(self) -> set[str]:
+        now = time.monotonic()
+        self._pinned_until = {image: until for image, until in self._pinned_until.items() if until > now}
+        return set(self._pinned_until)
+
+    def _evict(self, most_bytes: int) -> None:
+        if self._bytes <= most_bytes:
+            return
+        pinned = self._pinned()
+        *others, _ = self._images  # the newest stays
+        for key in sorted(others, key=lambda key: key[1] in pinned):  # stable: the order of use within both
+            if self._bytes <= most_bytes:
+                return
+            self._bytes -= self._images.pop(key).nbytes
+            self.evictions += 1

@@ -19,7 +19,18 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from tator_ml.engine.head import HeadError
-from tator_ml.engine.messages import Answer, Ask, Busy, EmbedAsk, EngineError, Status, UnknownHead, UnknownImage
+from tator_ml.engine.messages import (
+    Answer,
+    Ask,
+    Busy,
+    EmbedAsk,
+    EngineError,
+    OutOfMemory,
+    Status,
+    Superseded,
+    UnknownHead,
+    UnknownImage,
+)
 from tator_ml.images.decode import ImageError
 from tator_sdk.settings import Settings
 
@@ -36,6 +47,8 @@ ERRORS: dict[str, type[Exception]] = {
     "unknown_head": UnknownHead,
     "image": ImageError,
     "busy": Busy,
+    "superseded": Superseded,
+    "memory": OutOfMemory,
     "head": HeadError,
     "engine": EngineError,
 }
@@ -43,10 +56,7 @@ ERRORS: dict[str, type[Exception]] = {
 
 def error_name(error: BaseException) -> str:
     """The most specific name on the wire for an error, ``engine`` for anything else."""
-    for name in ("unknown_image", "unknown_head", "image", "busy", "head"):
-        if isinstance(error, ERRORS[name]):
-            return name
-    return "engine"
+    return next(name for name, kind in ERRORS.items() if isinstance(error, kind) or name == "engine")
 
 
 def parse_address(address: str) -> str | tuple[str, int]:

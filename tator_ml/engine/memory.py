@@ -1,0 +1,192 @@
+"""What is done when memory runs short: things are given up one after the other, and the click is answered."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import numpy as np
+import psutil
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tator_ml.engine.messages import OutOfMemory
+from tator_ml.engine.segmenters.base import Decoded, Embedding, Prompts, Segmenter
+from tator_sdk.errors import TatorError
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+# torch raises a plain RuntimeError on the CPU and on MPS, cuBLAS and OpenCV errors of their own
+SAYINGS = ("out of memory", "can't allocate memory", "insufficient memory", "alloc_failed")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that memory did not suffice."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    if isinstance(error, TatorError) or not isinstance(error, Exception):
+        return False
+    said = str(error).lower()
+    return any(saying in said for saying in SAYINGS)
+
+
+def give_back() -> None:
+    """Return what is free to the device and the system: both allocators keep it otherwise."""
+    gc.collect()
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only
+    if trim is not None:
+        trim(0)
+
+
+def process_bytes() -> int:
+    """Resident memory of this process."""
+    return int(psutil.Process().memory_info().rss)
+
+
+def device_bytes(device: str) -> tuple[int, int, int] | tuple[None, None, None]:
+    """Bytes of an accelerator held by this process, free, and in all; None where it is not CUDA."""
+    if not device.startswith("cuda") or not torch.cuda.is_available():
+        return None, None, None
+    free, total = torch.cuda.mem_get_info(device)
+    return torch.cuda.memory_reserved(device), free, total
+
+
+class Ladder:
+    """Tries again with less; each step is logged and counted."""
+
+    def __init__(self, relieve: Callable[[str], Iterator[str]]) -> None:
+        """Prepare.
+
+        Args:
+            relieve: frees what others hold, sparing the segmenter of a name; yields a name for each thing given up.
+        """
+        self._relieve = relieve
+        self.steps: Counter[str] = Counter()
+
+    def run(self, segmenter: str, work: Callable[[], T], *others: tuple[str, Callable[[], T]]) -> T:
+        """Do ``work``; short of memory, free what others hold and do it again, then go the other ways.
+
+        Args:
+            segmenter: name of the one at work, which is not released.
+            work: what is to be done.
+            others: names and ways to do the same with less memory, in order.
+
+        Raises:
+            OutOfMemory: no way led to an answer.
+        """
+        said, result = _attempt(work)
+        if said is None:
+            return result[0]
+        log.warning("out of memory: %s", said)
+        for given_up in self._relieve(segmenter):
+            self._count(given_up)
+        give_back()
+        for name, way in (("tried again", work), *others):
+            self._count(name)
+            said, result = _attempt(way)
+            if said is None:
+                return result[0]
+            give_back()
+        self._count("not answered")
+        raise OutOfMemory(
+            "There is not enough memory for this picture; use a smaller segmenter, or end what else uses the device."
+        )
+
+    def _count(self, name: str) -> None:
+        self.steps[name] += 1
+        log.warning("memory is short: %s", name)
+
+
+def _attempt(work: Callable[[], T]) -> tuple[str | None, list[T]]:
+    """None and the result, or what the error for want of memory said.
+
+    The error itself ends here: its traceback holds all that the attempt had allocated.
+    """
+    try:
+        return None, [work()]
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        return str(error).split("\n")[0] or type(error).__name__, []
+
+
+class Frugal:
+    """A segmenter that answers where memory is short: with smaller batches, at last on the CPU.
+
+    Attributes:
+        name: as in the settings.
+        version: see :class:`Segmenter`.
+    """
+
+    def __init__(
+        self, name: str, segmenter: Segmenter, ladder: Ladder, on_cpu: Callable[[], Segmenter] | None = None
+    ) -> None:
+        """Wrap a segmenter.
+
+        Args:
+            name: as in the settings.
+            segmenter: on the device.
+            ladder: counts the steps.
+            on_cpu: the same segmenter on the CPU, None where that is no help.
+        """
+        self.version = segmenter.version
+        self.name = name
+        self._segmenter = segmenter
+        self._ladder = ladder
+        self._on_cpu = on_cpu
+
+    def encode(self, image: NDArray[np.uint8]) -> Embedding:
+        """See :class:`Segmenter`."""
+        return self._ladder.run(
+            self.name,
+            lambda: self._segmenter.encode(image),
+            *self._instead(lambda segmenter: segmenter.encode(image)),
+        )
+
+    def decode(self, embedding: Embedding, prompts: Prompts, multimask: bool) -> Decoded:
+        """See :class:`Segmenter`."""
+        few = max(1, len(prompts) // 4)
+
+        def in_parts(segmenter: Segmenter, size: int) -> Decoded:
+            parts = [segmenter.decode(embedding, part, multimask) for part in _parts(prompts, size)]
+            return Decoded(torch.cat([one.low_res for one in parts]), torch.cat([one.iou for one in parts]))
+
+        smaller = [("smaller batch", few), ("prompts one by one", 1)] if len(prompts) > 1 else []
+        return self._ladder.run(
+            self.name,
+            lambda: self._segmenter.decode(embedding, prompts, multimask),
+            *((name, lambda size=size: in_parts(self._segmenter, size)) for name, size in smaller),
+            *self._instead(lambda segmenter: in_parts(segmenter, few)),
+        )
+
+    def full_size(self, embedding: Embedding, low_res: Tensor) -> Tensor:
+        """See :class:`Segmenter`."""
+        return self._ladder.run(
+            self.name,
+            lambda: self._segmenter.full_size(embedding, low_res),
+            *self._instead(lambda segmenter: segmenter.full_size(embedding, low_res.cpu())),
+        )
+
+    def _instead(self, way: Callable[[Segmenter], T]) -> list[tuple[str, Callable[[], T]]]:
+        """The last way, where there is one: a copy of the model on the CPU does it."""
+        on_cpu = self._on_cpu
+        return [] if on_cpu is None else [("on the CPU", lambda: way(on_cpu()))]
+
+
+def _parts(prompts: Prompts, size: int) -> Iterator[Prompts]:
+    """The rows of a batch, at most ``size`` at a time."""
+    for first in range(0, len(prompts), size):
+        rows = slice(first, first + size)
+        yield Prompts(
+            None if prompts.points is None else prompts.points[rows],
+            None if prompts.labels is None else prompts.labels[rows],
+            None if prompts.boxes is None else prompts.boxes[rows],
+        )
