@@ -25,10 +25,10 @@ from tator_ml.assists import (
 )
 from tator_ml.engine.head import HeadError
 from tator_ml.engine.messages import Answer, Ask, Found
+from tator_ml.events import take_event
 from tator_ml.images.decode import ImageError
 from tator_ml.images.fetch import ImageRef
 from tator_ml.learning.registry import RegistryError
-from tator_ml.leftovers import remove_leftovers, without_leftovers
 from tator_ml.services import Services, build_services
 from tator_sdk.annotations import labels_of
 from tator_sdk.errors import TatorError
@@ -95,7 +95,8 @@ class TatorBackend:
         """
         self._services.notices.begin(self.project, asked_by)
         try:
-            return [self._one(task, context) for task in tasks]
+            # several tasks at once are a batch: nobody looks at them
+            return [self._one(task, context, len(tasks) == 1) for task in tasks]
         finally:
             self._services.notices.end(self.project)
 
@@ -105,70 +106,15 @@ class TatorBackend:
         Returns:
             What is told to Label Studio, which shows none of it.
         """
-        log.info("project %s: event %s", self.project, event)
-        follower = self._services.follower
-        if self.project is None:
-            return {"event": event}
-        if event in ("ANNOTATION_CREATED", "ANNOTATION_UPDATED", "ANNOTATIONS_CREATED"):
-            given = data.get("annotation")
-            if isinstance(given, list) and follower is not None:  # they come without their tasks
-                follower.came_in_bulk(self.project, _numbers(given))
-            elif not isinstance(given, list):
-                self._tidy(given)
-                self._follow(given, data)
-        elif event in ("ANNOTATIONS_DELETED", "ANNOTATION_DELETED") and follower is not None:
-            follower.deleted(self.project, _numbers(data.get("annotations") or [data.get("annotation")]))
-        elif event == "START_TRAINING" and follower is not None:
-            return self._train()
-        return {"event": event}
+        return take_event(self._services, self.project, event, data)
 
-    def _train(self) -> dict[str, Any]:
-        assert self._services.follower is not None and self.project is not None  # noqa: S101
-        try:
-            return {"job": self._services.follower.train(self.project)}
-        except TatorError as error:  # Label Studio shows nothing of an answer; the strip does
-            log.warning("project %s is not trained: %s", self.project, error)
-            self._services.notices.failed(self.project, str(error))
-            return {"error": str(error)}
-
-    def _follow(self, annotation: object, data: Json) -> None:
-        """Let heads learn from an annotation, and have its classes checked; behind the answer."""
-        follower, about, task = self._services.follower, data.get("project"), data.get("task")
-        if follower is None or not isinstance(annotation, Mapping) or not isinstance(annotation.get("id"), int):
-            return
-        if not isinstance(task, Mapping) or not isinstance(task.get("id"), int) or self.project is None:
-            return
-        label_config = str(about.get("label_config") or "") if isinstance(about, Mapping) else ""
-        suggested = self._services.suggestions.of_task(self.project, task["id"])
-        seen = frozenset(str(one["region_id"]) for one in suggested)
-        follower.annotated(self.project, annotation, task, label_config, seen)
-
-    def _tidy(self, annotation: object) -> None:
-        """Free a submitted annotation of the points that asked for its regions; behind the answer."""
-        wanted = self._services.settings.remove_leftover_points
-        if not wanted or not isinstance(annotation, Mapping) or self.project is None:
-            return
-        number, task, result = (annotation.get(key) for key in ("id", "task", "result"))
-        if not (isinstance(number, int) and isinstance(task, int) and isinstance(result, list)):
-            return
-        suggested = self._services.suggestions.of_task(self.project, task)
-        regions = [item for item in result if isinstance(item, Mapping)]
-        if len(without_leftovers(regions, suggested)) < len(regions):
-            self._services.preloads.submit(partial(self._remove_leftovers, number, suggested))
-
-    def _remove_leftovers(self, annotation: int, suggested: Sequence[Json]) -> None:
-        try:
-            remove_leftovers(self._services.settings, annotation, suggested)
-        except TatorError as error:
-            log.warning("project %s, annotation %s keeps its points: %s", self.project, annotation, error)
-
-    def _one(self, task: Json, context: Json | None) -> Result:
+    def _one(self, task: Json, context: Json | None, looked_at: bool) -> Result:
         try:
             if context and dialect.is_event(context):
                 return self._event(task, context)
             if context:
                 return self._interactive(task, context)
-            return self._opened(task)
+            return self._opened(task, looked_at)
         except (TatorError, LabelConfigError) as error:
             log.warning("project %s, task %s: %s", self.project, _task_id(task), error)
             self._services.notices.failed(self.project, str(error))
@@ -188,7 +134,7 @@ class TatorBackend:
             self._opened(task)
         return self._result()
 
-    def _opened(self, task: Json) -> Result:
+    def _opened(self, task: Json, looked_at: bool = True) -> Result:
         """A task without prompt: warm its pictures; refine or classify predictions where asked to.
 
         Label Studio makes the annotator wait for this answer, so a picture is fetched here only if the answer
@@ -196,10 +142,10 @@ class TatorBackend:
         """
         regions: list[Region] = []
         version = ""
+        self._look(task, opened=True) if looked_at else self._batch(task)
         for image in self.interface.images:
             standing = self._standing_work(task, image.name)
             if not standing:
-                self._services.preloads.submit(partial(self._warm, task, image.name))
                 continue
             ref = self._fetch(task, image.name)
             assists = [assist for drawing in standing for assist in replace(drawing, size_wh=ref.size_wh).assists()]
@@ -208,14 +154,24 @@ class TatorBackend:
             regions += self._written(assists, answer)
         return self._result(regions, version) if regions else NOTHING_TO_STORE
 
-    def _warm(self, task: Json, image_name: str) -> None:
-        """Fetch a picture and have it encoded; runs behind the answer."""
-        try:
-            ref = self._fetch(task, image_name)
-            self._services.notices.opened(self.project, self._services.engine.warm(ref.image))
-        except (TatorError, LabelConfigError) as error:
-            log.warning("project %s, task %s is not warm: %s", self.project, _task_id(task), error)
-            self._services.notices.failed(self.project, str(error))
+    def _batch(self, task: Json) -> None:
+        """Have the picture of a task made ready that nobody looks at yet."""
+        if self._services.preloads_for(self.project):
+            for address in first_addresses(self.interface, task.get("data")):
+                ready = partial(self._services.make_ready, self.project or 0, _task_id(task), address)
+                self._services.preloads.submit(ready)
+
+    def _look(self, task: Json, opened: bool) -> None:
+        """Have this task's picture made ready, and those that come next; behind the answer."""
+        interface, number = self.interface, _task_id(task)
+        if number is None or not self._services.preloads_for(self.project):
+            return
+        if opened:
+            for image in interface.images:
+                self._address(task, image.name)  # one that is missing is told at once
+        read = partial(first_addresses, interface)
+        addresses = read(task.get("data"))
+        self._services.preloader.looked_at(self.project or 0, number, addresses, read, opened)
 
     def _standing_work(self, task: Json, image_name: str) -> list[Drawing]:
         """The newest prediction's boxes whose tag has ``model_on_open``; their picture's size is not known yet."""
@@ -249,6 +205,7 @@ class TatorBackend:
                 return self._result()
         image_name = str(items[-1].get("to_name") or control.to_name[0])
         begun = time.monotonic()
+        self._look(task, opened=False)
         pending = self._services.pending.of(items, task)
         ref = self._fetch(task, image_name)
         chosen = self._services.projects.get(self.project).assists
@@ -289,11 +246,14 @@ class TatorBackend:
         return dialect.control_for(self.interface, item)
 
     def _fetch(self, task: Json, image_name: str) -> ImageRef:
+        return self._services.images.fetch(self._address(task, image_name), _task_id(task))
+
+    def _address(self, task: Json, image_name: str) -> str:
         data = task.get("data")
         urls = self.interface.image(image_name).urls(data if isinstance(data, Mapping) else {})
         if not urls:
             raise AssistError(f"The task has no picture for the image '{image_name}'.")
-        return self._services.images.fetch(urls[0], _task_id(task))
+        return urls[0]
 
     def _answer(self, ref: ImageRef, assists: Sequence[Assist]) -> Answer:
         ask = _ask(ref, assists, self._services.projects.get(self.project).head)
@@ -334,11 +294,10 @@ def kept_prompts(context: Json | None) -> list[Region]:
     return [dict(item) for item in drawn[-1:] if isinstance(item.get("value"), Mapping)]
 
 
-def _numbers(items: object) -> list[int]:
-    """Ids of annotations, given as numbers or as objects."""
-    given = items if isinstance(items, list) else []
-    numbers = [item.get("id") if isinstance(item, Mapping) else item for item in given]
-    return [number for number in numbers if isinstance(number, int)]
+def first_addresses(interface: Interface, data: object) -> list[str]:
+    """Addresses of a task's pictures, one for each image tag that it has one for."""
+    fields = data if isinstance(data, Mapping) else {}
+    return [urls[0] for image in interface.images if (urls := image.urls(fields))]
 
 
 def _ask(ref: ImageRef, assists: Sequence[Assist], head: str | None) -> Ask:

@@ -13,9 +13,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from tator_ml.engine.segmenters import published
 from tator_sdk.errors import TatorError
 
 ASSISTS = ("refine", "classify")
+OUTPUTS = ("box", "polygon", "mask")
 
 
 @dataclass(frozen=True)
@@ -26,11 +28,18 @@ class ProjectChoices:
         assists: of ``refine`` and ``classify``, what a prompt on this project gets.
         head: version of the active class head in the registry.
         train_after: annotations after which a head is trained by itself; 0 never.
+        preload: whether pictures are made ready before they are opened.
+        segmenter: name of the one that answers.
+        output: ``box``, ``polygon`` or ``mask``: what points and strokes are answered with, where the configuration
+            has a tag for it.
     """
 
     assists: tuple[str, ...] | None = None
     head: str | None = None
     train_after: int | None = None
+    preload: bool | None = None
+    segmenter: str | None = None
+    output: str | None = None
 
 
 @dataclass(frozen=True)
@@ -74,17 +83,24 @@ class Projects:
             assists=tuple(assists) if assists is not None else None,
             head=kept.get("head"),
             train_after=kept.get("train_after"),
+            preload=kept.get("preload"),
+            segmenter=kept.get("segmenter"),
+            output=kept.get("output"),
         )
 
     def choose(self, project_id: int, **choices: Any) -> ProjectChoices:
         """Change some of a project's choices and leave the others.
 
         Raises:
-            TatorError: an assist that does not exist.
+            TatorError: an assist, output or segmenter that does not exist.
         """
         unknown = set(choices.get("assists") or ()) - set(ASSISTS)
         if unknown:
             raise TatorError(f"There is no assist '{min(unknown)}'; choose of {', '.join(ASSISTS)}.")
+        if choices.get("output") not in (None, *OUTPUTS):
+            raise TatorError(f"There is no output '{choices['output']}'; choose of {', '.join(OUTPUTS)}.")
+        if choices.get("segmenter") is not None:
+            published(choices["segmenter"])
         with self._alone(project_id):
             return self._write(project_id, **choices)
 

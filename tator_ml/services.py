@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -15,9 +14,13 @@ from tator_ml.learning.follow import Follower
 from tator_ml.learning.stores import embedding_cache, example_store, head_registry, image_store, project_choices
 from tator_ml.notices import Notices
 from tator_ml.pending import PendingPrompts
+from tator_ml.preload import Look, Neighbours, Preloader, Preloads
 from tator_ml.projects import Projects
 from tator_ml.suggestions import Suggestions
+from tator_sdk.errors import TatorError
 from tator_sdk.settings import Settings
+
+log = logging.getLogger(__name__)
 
 
 class Fetches(Protocol):
@@ -30,21 +33,6 @@ class Fetches(Protocol):
     def forget(self, ref: ImageRef) -> None:
         """Take no address to mean this picture any more."""
         ...
-
-
-class Preloads:
-    """A few threads for what nobody waits for; what is too much is dropped, since it only saves time later."""
-
-    def __init__(self, threads: int = 2, most_waiting: int = 32) -> None:
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="tator-preload")
-        self._room = threading.BoundedSemaphore(threads + most_waiting)
-
-    def submit(self, work: Callable[[], None]) -> bool:
-        """Do it in the background; False when it was dropped."""
-        if not self._room.acquire(blocking=False):
-            return False
-        self._pool.submit(work).add_done_callback(lambda _: self._room.release())
-        return True
 
 
 @dataclass(frozen=True)
@@ -60,6 +48,28 @@ class Services:
     pending: PendingPrompts = field(default_factory=PendingPrompts)
     preloads: Preloads = field(default_factory=lambda: Preloads())
     follower: Follower | None = None
+    neighbours: Look | None = None
+    preloader: Preloader = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "preloader", Preloader(self.preloads, self.make_ready, self.neighbours))
+
+    def preloads_for(self, project: int | None) -> bool:
+        """Whether pictures of a project are made ready ahead."""
+        chosen = self.projects.get(project).preload
+        return self.settings.preload if chosen is None else chosen
+
+    def make_ready(self, project: int, task: int | None, address: str, looked_at: bool = False) -> None:
+        """Fetch a picture and have it encoded; of one that nobody looks at yet, a failure is told to the log alone."""
+        try:
+            ready = self.engine.warm(self.images.fetch(address, task).image)
+        except TatorError as error:
+            log.warning("project %s, task %s is not warm: %s", project, task, error)
+            if looked_at:
+                self.notices.failed(project or None, str(error))
+            return
+        if looked_at:
+            self.notices.opened(project or None, ready)
 
 
 class EngineWatch:
@@ -109,4 +119,5 @@ def build_services(settings: Settings) -> Services:
         projects=projects,
         suggestions=Suggestions(settings.home / "suggestions.sqlite"),
         follower=follower,
+        neighbours=Neighbours(settings) if settings.label_studio_api_key else None,
     )

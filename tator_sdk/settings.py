@@ -97,6 +97,14 @@ class Settings(BaseSettings):
         10 * 2**30, ge=0, description="Disk for embeddings of images, so that none is encoded twice; 0 keeps none."
     )
     embedding_cache_bytes: int = Field(2 * 2**30, ge=0, description="Disk for embeddings of labelled boxes.")
+    preload: bool = Field(
+        True, description="Make pictures ready before they are opened: the task's own, then the next and the previous."
+    )
+    enable_metrics: bool = Field(
+        True,
+        validation_alias=_named("enable_metrics", "ENABLE_METRICS"),
+        description="Answer /metrics in the format of Prometheus.",
+    )
     train_after: int = Field(
         20, ge=0, description="Annotations after which a project's head is trained by itself; 0 never."
     )

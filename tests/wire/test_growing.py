@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tator_ml.pending import _region_ids
@@ -94,6 +94,7 @@ REGIONS = st.lists(st.fixed_dictionaries({"type": st.just("x")}, optional={"id":
 HOLDERS = st.none() | st.lists(st.fixed_dictionaries({}, optional={"result": st.none() | REGIONS}), max_size=3)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.fixed_dictionaries({"id": st.integers()}, optional=dict.fromkeys(SOURCES, HOLDERS)), max_size=3))
 def test_it_says_the_same_as_the_whole(tasks: list[dict[str, Any]]) -> None:
     read = read_predict(json.dumps({"tasks": tasks, "project": "3.1", "params": None}).encode())

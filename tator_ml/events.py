@@ -1,0 +1,112 @@
+"""What a backend does about Label Studio's events: heads learn, annotations are tidied, the next picture is made ready.
+
+All of it happens behind the answer: Label Studio gives up on an event after a second.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from tator_ml.leftovers import remove_leftovers, without_leftovers
+from tator_ml.services import Services
+from tator_sdk.errors import TatorError
+
+log = logging.getLogger(__name__)
+
+Json = Mapping[str, Any]
+
+
+def take_event(services: Services, project: int | None, event: str, data: Json) -> dict[str, Any]:
+    """Take note of an event; unknown ones are ignored.
+
+    Args:
+        services: of the web process.
+        project: the event's.
+        event: ``ANNOTATION_CREATED``, ``START_TRAINING``, …
+        data: the whole webhook.
+
+    Returns:
+        What is told to Label Studio, which shows none of it.
+    """
+    log.info("project %s: event %s", project, event)
+    if project is None:
+        return {"event": event}
+    return _Events(services, project).take(event, data)
+
+
+class _Events:
+    def __init__(self, services: Services, project: int) -> None:
+        self._services = services
+        self._project = project
+
+    def take(self, event: str, data: Json) -> dict[str, Any]:
+        follower = self._services.follower
+        if event in ("ANNOTATION_CREATED", "ANNOTATION_UPDATED", "ANNOTATIONS_CREATED"):
+            given = data.get("annotation")
+            if isinstance(given, list) and follower is not None:  # they come without their tasks
+                follower.came_in_bulk(self._project, _numbers(given))
+            elif not isinstance(given, list):
+                self._go_on(event, data.get("task"))
+                self._tidy(given)
+                self._follow(given, data)
+        elif event in ("ANNOTATIONS_DELETED", "ANNOTATION_DELETED") and follower is not None:
+            follower.deleted(self._project, _numbers(data.get("annotations") or [data.get("annotation")]))
+        elif event == "START_TRAINING" and follower is not None:
+            return self._train()
+        return {"event": event}
+
+    def _go_on(self, event: str, task: object) -> None:
+        """Whoever submitted goes on to the next task now."""
+        number = task.get("id") if isinstance(task, Mapping) else None
+        if event == "ANNOTATION_CREATED" and isinstance(number, int) and self._services.preloads_for(self._project):
+            self._services.preloader.submitted(self._project, number)
+
+    def _train(self) -> dict[str, Any]:
+        assert self._services.follower is not None  # noqa: S101
+        try:
+            return {"job": self._services.follower.train(self._project)}
+        except TatorError as error:  # Label Studio shows nothing of an answer; the strip does
+            log.warning("project %s is not trained: %s", self._project, error)
+            self._services.notices.failed(self._project, str(error))
+            return {"error": str(error)}
+
+    def _follow(self, annotation: object, data: Json) -> None:
+        """Let heads learn from an annotation, and have its classes checked."""
+        follower, about, task = self._services.follower, data.get("project"), data.get("task")
+        if follower is None or not isinstance(annotation, Mapping) or not isinstance(annotation.get("id"), int):
+            return
+        if not isinstance(task, Mapping) or not isinstance(task.get("id"), int):
+            return
+        label_config = str(about.get("label_config") or "") if isinstance(about, Mapping) else ""
+        suggested = self._services.suggestions.of_task(self._project, task["id"])
+        seen = frozenset(str(one["region_id"]) for one in suggested)
+        follower.annotated(self._project, annotation, task, label_config, seen)
+
+    def _tidy(self, annotation: object) -> None:
+        """Free a submitted annotation of the points that asked for its regions."""
+        wanted = self._services.settings.remove_leftover_points
+        if not wanted or not isinstance(annotation, Mapping):
+            return
+        number, task, result = (annotation.get(key) for key in ("id", "task", "result"))
+        if not (isinstance(number, int) and isinstance(task, int) and isinstance(result, list)):
+            return
+        suggested = self._services.suggestions.of_task(self._project, task)
+        regions = [item for item in result if isinstance(item, Mapping)]
+        if len(without_leftovers(regions, suggested)) < len(regions):
+            self._services.preloads.submit(partial(self._remove_leftovers, number, suggested))
+
+    def _remove_leftovers(self, annotation: int, suggested: Sequence[Json]) -> None:
+        try:
+            remove_leftovers(self._services.settings, annotation, suggested)
+        except TatorError as error:
+            log.warning("project %s, annotation %s keeps its points: %s", self._project, annotation, error)
+
+
+def _numbers(items: object) -> list[int]:
+    """Ids of annotations, given as numbers or as objects."""
+    given = items if isinstance(items, list) else []
+    numbers = [item.get("id") if isinstance(item, Mapping) else item for item in given]
+    return [number for number in numbers if isinstance(number, int)]
