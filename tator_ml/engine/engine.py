@@ -182,11 +182,14 @@ class Engine:
         if self._supply.store.contains(model.version, image):
             return False
         prepared = self._supply.prepare(model.version, image, pixels=False)
-        embedding = prepared.embedding if isinstance(prepared, WarmImage) else prepared.stored
-        made = embedding is None
-        if isinstance(prepared, Prepared) and embedding is None:
-            embedding = self._lanes.submit(Lane.BATCH, partial(self._supply.encoded, model, prepared)).result()
-        if embedding is None or not self._supply.store.put(image, embedding):
+        made = False
+        if isinstance(prepared, WarmImage):
+            embedding = prepared.embedding
+        else:
+            work = partial(self._supply.embedding, model, prepared)
+            embedding, came_from = self._lanes.submit(Lane.BATCH, work).result()
+            made = came_from == "encoded"
+        if not self._supply.write(image, embedding):
             raise EngineError("The embedding cannot be kept on disk; free some, or raise TATOR_EMBEDDING_STORE_BYTES.")
         return made
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from weakref import WeakValueDictionary
 
 from tator_ml.engine.memory import is_out_of_memory
@@ -43,6 +44,14 @@ class Prepared:
     stored: Embedding | None
 
 
+@dataclass(frozen=True)
+class Unwritten:
+    """An embedding that is not on disk yet, and its writing, by the writer or by whoever cannot wait for it."""
+
+    embedding: Embedding
+    write: Once[bool]
+
+
 class Supply:
     """Warm pictures over the disk's embeddings over the picture files."""
 
@@ -67,7 +76,7 @@ class Supply:
         self._lock = threading.Lock()
         self._pictures: WeakValueDictionary[str, Once[Pixels]] = WeakValueDictionary()
         self._readings: WeakValueDictionary[tuple[str, str], Once[Embedding | None]] = WeakValueDictionary()
-        self._unwritten: dict[tuple[str, str], Embedding] = {}
+        self._unwritten: dict[tuple[str, str], Unwritten] = {}
         self._to_write: queue.SimpleQueue[tuple[str, str] | None] = queue.SimpleQueue()
         self._decoders = ThreadPoolExecutor(2, thread_name_prefix="tator-decode")
         self._writer = threading.Thread(target=self._write, name="tator-store", daemon=True)
@@ -108,32 +117,36 @@ class Supply:
         warm = self.warm.get(segmenter.version, prepared.image)
         if warm is not None:
             return warm, "memory"
-        stored = prepared.stored or self._read(segmenter.version, prepared.image)  # encoded by others meanwhile
-        if stored is not None:
-            embedding, came_from = self._moved(stored), "disk"
-        else:
-            embedding, came_from = self.encoded(segmenter, prepared), "encoded"
-            self.write_later(prepared.image, embedding)
+        embedding, came_from = self.embedding(segmenter, prepared)
         warm = WarmImage(prepared.picture, embedding)
         self.warm.put(prepared.image, warm)
         return warm, came_from
 
-    def encoded(self, segmenter: Segmenter, prepared: Prepared) -> Embedding:
-        """A picture's embedding, made now; on the device's thread."""
+    def embedding(self, segmenter: Segmenter, prepared: Prepared) -> tuple[Embedding, str]:
+        """A picture's embedding, from ``disk`` or ``encoded`` now; on the device's thread."""
+        stored = prepared.stored or self._read(segmenter.version, prepared.image)  # others encoded it meanwhile
+        if stored is not None:
+            return self._moved(stored), "disk"
         embedding = segmenter.encode(prepared.picture())
         self.encodings += 1
-        return embedding
+        self._write_later(prepared.image, embedding)
+        return embedding, "encoded"
 
-    def write_later(self, image: str, embedding: Embedding) -> None:
-        """Have an embedding written to disk, without waiting."""
+    def write(self, image: str, embedding: Embedding) -> bool:
+        """Have an embedding on disk when this returns; False, with a line in the log, where that is impossible."""
+        with self._lock:
+            waiting = self._unwritten.get((embedding.model, image))
+        return waiting.write() if waiting is not None else self.store.put(image, embedding)
+
+    def _write_later(self, image: str, embedding: Embedding) -> None:
         if not self.store.max_bytes:
             return
         key = (embedding.model, image)
         with self._lock:
-            if sum(one.nbytes for one in self._unwritten.values()) >= MOST_UNWRITTEN_BYTES:
+            if sum(one.embedding.nbytes for one in self._unwritten.values()) >= MOST_UNWRITTEN_BYTES:
                 log.warning("the disk is too slow: the embedding of %s is not kept", image[:12])
                 return
-            self._unwritten[key] = embedding
+            self._unwritten[key] = Unwritten(embedding, Once(partial(self.store.put, image, embedding)))
         self._to_write.put(key)
 
     def flush(self, seconds: float) -> bool:
@@ -173,7 +186,7 @@ class Supply:
 
     def _read(self, model: str, image: str) -> Embedding | None:
         unwritten = self._unwritten.get((model, image))
-        return unwritten if unwritten is not None else self.store.get(model, image)
+        return unwritten.embedding if unwritten is not None else self.store.get(model, image)
 
     def _moved(self, embedding: Embedding) -> Embedding:
         """An embedding from disk on the device, where every click would otherwise have to bring it."""
@@ -187,16 +200,12 @@ class Supply:
 
     def _write(self) -> None:
         while (key := self._to_write.get()) is not None:
-            embedding = self._unwritten.get(key)
-            if embedding is None:  # asked for twice, written with the first
-                continue
             try:
-                self.store.put(key[1], embedding)
+                self._unwritten[key].write()
             except Exception:  # one embedding that cannot be written must not end the thread
                 log.exception("the embedding of %s could not be written", key[1][:12])
             with self._lock:
-                self._unwritten.pop(key, None)
-            del embedding
+                del self._unwritten[key]
 
 
 def _quietly(work: Callable[[], object]) -> None:
