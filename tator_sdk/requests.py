@@ -85,3 +85,19 @@ class Relabel(JobRequest):
     least_probability: float = Field(0.7, ge=0, le=1, description="Offer only where the head is at least this sure …")
     most_given: float = Field(0.1, ge=0, le=1, description="… and gives the person's label at most this probability.")
     dry_run: bool = Field(False, description="Only report what would be offered.")
+
+
+class WarmUp(JobRequest):
+    """Encoding of a whole project ahead, or of one shard of it."""
+
+    project: int = Field(ge=1, description="Label Studio project whose pictures are encoded.")
+    segmenter: str | None = Field(None, description="Segmenter to encode for. Default: the project's.")
+    in_flight: int = Field(4, ge=1, le=64, description="Pictures that are fetched and encoded at once by one worker.")
+    shards: int = Field(1, ge=1, le=256, description="Parts that the project is cut into, one for each worker.")
+    shard: int = Field(0, ge=0, description="Which of them this is, from 0.")
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> WarmUp:
+        if self.shard >= self.shards:
+            raise ValueError(f"there is no shard {self.shard} of {self.shards}; they are counted from 0")
+        return self

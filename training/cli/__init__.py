@@ -1,13 +1,14 @@
-"""Verbs of the ``tator`` command that learn from a project or go over it: ``train``, ``relabel``."""
+"""Verbs of the ``tator`` command that learn from a project or go over it: ``train``, ``relabel``, ``warm``."""
 
 from __future__ import annotations
 
 import typer
 
-from training.cli import relabel, train
+from training.cli import relabel, train, warm
 
 
 def register(app: typer.Typer) -> None:
     """Add the verbs."""
     train.register(app)
     relabel.register(app)
+    warm.register(app)
