@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,11 @@ class Bright(BrightSegmenter):
         self.encoded = 0
         self.short = {"encode": 0, "decode": 0, "full_size": 0}
         self.fits = 1000
+        self.gate = threading.Event()
+        self.gate.set()
 
     def encode(self, image: NDArray[np.uint8]) -> Embedding:
+        assert self.gate.wait(10)
         self._fail("encode")
         self.encoded += 1
         return super().encode(image)
