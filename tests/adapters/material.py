@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+from pathlib import Path
 from typing import NamedTuple
 
 import cv2
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tator_ml.engine.segmenters.base import Embedding, Prompts, Segmenter
+from tator_ml.engine.store import EmbeddingStore
 
 TOLERANCE = 1e-4
 _EMBEDDING = re.compile(
@@ -151,3 +153,26 @@ def assert_threads_do_not_meet(segmenter: Segmenter) -> None:
     for thread in threads:
         thread.join(60)
     assert not failures, failures[0]
+
+
+def assert_same_from_disk(segmenter: Segmenter, folder: Path, size_wh: tuple[int, int] = (517, 333)) -> None:
+    """An embedding that was on disk in half precision gives the same masks but for pixels at their edges.
+
+    Only pixels whose logit is within a twentieth of a standard deviation of zero may differ, and few of them do.
+    """
+    store = EmbeddingStore(folder / "warm", 10**9)
+    fresh = segmenter.encode(picture(size_wh))
+    name = "0" * 64
+    assert store.put(name, fresh)
+    kept = store.get(segmenter.version, name)
+    assert kept is not None and kept.tensors.keys() == fresh.tensors.keys() and kept.size_wh == size_wh
+    assert all(tensor.dtype == torch.float32 for tensor in kept.tensors.values())
+    for prompts in prompts_on(size_wh).values():
+        ours, theirs = (answer_of(segmenter, each, prompts, multimask=True) for each in (kept, fresh))
+        scale = theirs.full.flatten(2).std(-1)[..., None, None]
+        assert ((ours.full - theirs.full).abs() / scale).max() < 0.05
+        assert (ours.iou - theirs.iou).abs().max() < 0.01 * max(1.0, float(theirs.iou.abs().max()))
+        mine, yours = ours.full > 0, theirs.full > 0
+        differing = (mine ^ yours).flatten(2).sum(-1)
+        assert (differing <= 0.02 * mine[0, 0].numel()).all()
+        assert ((mine ^ yours) <= ((theirs.full / scale).abs() < 0.05)).all()

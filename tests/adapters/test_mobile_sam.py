@@ -15,6 +15,7 @@ from tator_ml.engine.segmenters.base import Segmenter
 from tests.adapters.material import (
     answer_of,
     assert_same,
+    assert_same_from_disk,
     assert_storable,
     assert_threads_do_not_meet,
     picture,
@@ -80,6 +81,11 @@ def test_answers_are_those_of_the_predictor(tmp_path: Path, seed: int, size_wh: 
         multimask = name != "box"
         ours = answer_of(segmenter, embedding, prompts, multimask)
         assert_same(ours, upstream_answer(predictor, image, prompts, multimask))
+
+
+@pytest.mark.usefixtures("small")
+def test_half_precision_on_disk_gives_the_same_masks(tmp_path: Path) -> None:
+    assert_same_from_disk(loaded(published(tmp_path, 0)[1]), tmp_path)
 
 
 @pytest.mark.usefixtures("small")

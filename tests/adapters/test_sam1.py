@@ -20,6 +20,7 @@ from tator_ml.engine.segmenters.sam1 import Sam1Segmenter
 from tests.adapters.material import (
     answer_of,
     assert_same,
+    assert_same_from_disk,
     assert_storable,
     assert_threads_do_not_meet,
     picture,
@@ -111,6 +112,11 @@ def test_a_batch_is_its_rows(tmp_path: Path) -> None:
     for index in range(len(batch)):
         alone = answer_of(segmenter, embedding, Prompts(boxes=batch.boxes[index : index + 1]), multimask=True)
         assert_same(alone, type(together)(*(value[index : index + 1] for value in together)))
+
+
+@pytest.mark.usefixtures("small")
+def test_half_precision_on_disk_gives_the_same_masks(tmp_path: Path) -> None:
+    assert_same_from_disk(loaded(saved(tmp_path, 0)), tmp_path)
 
 
 @pytest.mark.usefixtures("small")

@@ -20,6 +20,7 @@ from tests.adapters.material import (
     Answer,
     answer_of,
     assert_same,
+    assert_same_from_disk,
     assert_storable,
     assert_threads_do_not_meet,
     picture,
@@ -111,6 +112,11 @@ def test_the_comparison_meets_what_is_special_to_sam2(tmp_path: Path) -> None:
         best = three.low_res[0, three.iou[0].argmax()]
         assert torch.equal(single.low_res[0, 0], best) is not stable
         assert bool(three.low_res.abs().max() > 32) is stable
+
+
+@pytest.mark.usefixtures("small")
+def test_half_precision_on_disk_gives_the_same_masks(tmp_path: Path) -> None:
+    assert_same_from_disk(loaded(saved(tmp_path, 0)), tmp_path)
 
 
 @pytest.mark.usefixtures("small")

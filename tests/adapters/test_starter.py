@@ -19,6 +19,7 @@ from tests.adapters.material import (
     Answer,
     answer_of,
     assert_same,
+    assert_same_from_disk,
     assert_storable,
     assert_threads_do_not_meet,
     picture,
@@ -87,6 +88,10 @@ def test_answers_are_those_of_the_network(
         for multimask, which in ((True, slice(1, 4)), (False, slice(0, 1))):
             expected = Answer(full[:, which], iou[:, which], masks[:, which])
             assert_same(answer_of(segmenter, embedding, prompts, multimask), expected)
+
+
+def test_half_precision_on_disk_gives_the_same_masks(tmp_path: Path) -> None:
+    assert_same_from_disk(loaded(saved(tmp_path, 0)), tmp_path)
 
 
 def test_threads_do_not_meet(tmp_path: Path) -> None:
