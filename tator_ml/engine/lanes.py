@@ -94,10 +94,12 @@ class Lanes:
         """Take a place; what it supersedes loses its own.
 
         Raises:
-            Busy: as much as is allowed waits in the lane already.
+            Busy: as much as is allowed waits in the lane already, or the lanes are closed.
         """
         about = about or About()
         with self._changed:
+            if self._closed:
+                raise Busy("Tator's engine is stopping; try again in a moment.")
             older = [one for one in self._waiting.values() if one.lane == lane and about.contains(one.about)]
             if self._counts[lane] - len(older) >= self._limits[lane]:
                 raise Busy("Tator is busy; try again in a moment.")

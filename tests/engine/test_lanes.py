@@ -133,3 +133,5 @@ def test_closing_ends_what_waits() -> None:
     waits = lanes.enter(Lane.CLICK)
     lanes.close()
     assert waits.future.cancelled()
+    with pytest.raises(Busy, match="stopping"):
+        lanes.enter(Lane.CLICK)
