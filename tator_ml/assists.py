@@ -93,11 +93,11 @@ def prompt_kind(control: Control, labels: Sequence[str] = ()) -> str:
     return control.takes
 
 
-def choose_output(interface: Interface, control: Control, image_name: str) -> Control:
+def choose_output(interface: Interface, control: Control, image_name: str, wanted: str | None = None) -> Control:
     """The tag that takes the answer.
 
     ``model_output`` on the prompt's tag decides; else a box stays a box and a stroke a stroke, and
-    points go to the first tag of the configuration that takes a geometry.
+    points go to the first tag of the configuration that takes a geometry, of the ``wanted`` kind if there is one.
 
     Raises:
         AssistError: the configuration has no such tag; the sentence says what to add.
@@ -106,7 +106,9 @@ def choose_output(interface: Interface, control: Control, image_name: str) -> Co
     if not outputs:
         wanted = " or ".join(sorted(control.outputs or ("boxes, masks or polygons",)))
         raise AssistError(f"The labelling configuration has no tag for {wanted}; add one, e.g. <RectangleLabels>.")
-    return control if control in outputs else outputs[0]
+    if control in outputs:
+        return control
+    return next((one for one in outputs if one.gives == wanted), outputs[0])
 
 
 def standing_regions(task: Json) -> list[Json]:
@@ -165,6 +167,7 @@ class Drawing:
     size_wh: tuple[int, int]
     pending: frozenset[str]
     project_assists: frozenset[str] | None = None
+    project_output: str | None = None
 
     def assists(self) -> list[Assist]:
         """One assist for each object meant.
@@ -187,7 +190,7 @@ class Drawing:
             raise AssistError("All points are negative; click once on the object itself.")
         labels = labels_of(self.items[0])
         refine, classify = _options(self.control, labels, self.project_assists)
-        output = choose_output(self.interface, self.control, self.image_name)
+        output = choose_output(self.interface, self.control, self.image_name, self.project_output)
         first = str(self.items[0].get("id"))
         return Assist(
             prompt=Prompt(points, positive),

@@ -24,11 +24,12 @@ from tator_ml.assists import (
     write_regions,
 )
 from tator_ml.engine.head import HeadError
-from tator_ml.engine.messages import Answer, Ask, Found
+from tator_ml.engine.messages import Answer, Ask, Busy, Found, Superseded
 from tator_ml.events import take_event
 from tator_ml.images.decode import ImageError
 from tator_ml.images.fetch import ImageRef
 from tator_ml.learning.registry import RegistryError
+from tator_ml.projects import OUTPUTS
 from tator_ml.services import Services, build_services
 from tator_sdk.annotations import labels_of
 from tator_sdk.errors import TatorError
@@ -63,6 +64,7 @@ class TatorBackend:
         """
         self.project = project_number(project_id)
         self._label_config = label_config or ""
+        self._assist = ""
         self._services = services or build_services(Settings())
         self.setup()
 
@@ -109,13 +111,16 @@ class TatorBackend:
         return take_event(self._services, self.project, event, data)
 
     def _one(self, task: Json, context: Json | None, looked_at: bool) -> Result:
+        begun, outcome = time.monotonic(), "error"
+        self._assist = "event" if context else "opened" if looked_at else "batch"
         try:
-            if context and dialect.is_event(context):
-                return self._event(task, context)
-            if context:
-                return self._interactive(task, context)
-            return self._opened(task, looked_at)
+            result = self._answered(task, context, looked_at)
+            outcome = "answered" if result and (isinstance(result, list) or result["result"]) else "empty"
+            return result
+        except Superseded:  # the newer request, which has these prompts too, is answered
+            outcome = "superseded"
         except (TatorError, LabelConfigError) as error:
+            outcome = "busy" if isinstance(error, Busy) else "refused"
             log.warning("project %s, task %s: %s", self.project, _task_id(task), error)
             self._services.notices.failed(self.project, str(error))
         except Exception:  # one task's surprise must not take the answers of the others
@@ -123,7 +128,17 @@ class TatorBackend:
             self._services.notices.failed(
                 self.project, "Tator had an unexpected error with this picture; its log says more."
             )
+        finally:
+            lane = "click" if context else "preload"
+            self._services.metrics.answered(self._assist, lane, outcome, time.monotonic() - begun)
         return self._result(kept_prompts(context)) if context else NOTHING_TO_STORE
+
+    def _answered(self, task: Json, context: Json | None, looked_at: bool) -> Result:
+        if context and dialect.is_event(context):
+            return self._event(task, context)
+        if context:
+            return self._interactive(task, context)
+        return self._opened(task, looked_at)
 
     def _event(self, task: Json, context: Json) -> Result:
         event = dialect.event_of(context)
@@ -164,6 +179,7 @@ class TatorBackend:
     def _look(self, task: Json, opened: bool) -> None:
         """Have this task's picture made ready, and those that come next; behind the answer."""
         interface, number = self.interface, _task_id(task)
+        self._services.notices.configured(self.project, output_kinds(interface))
         if number is None or not self._services.preloads_for(self.project):
             return
         if opened:
@@ -196,7 +212,7 @@ class TatorBackend:
         if not items:  # a prompt was deleted, or the annotation is being submitted
             return self._result()
         control = self._control(items[-1])
-        kind = prompt_kind(control, labels_of(items[-1]))
+        kind = self._assist = prompt_kind(control, labels_of(items[-1]))
         if kind == "text":
             raise AssistError("No model for words is set up on this backend; click or draw instead.")
         if kind == "points":
@@ -208,7 +224,7 @@ class TatorBackend:
         self._look(task, opened=False)
         pending = self._services.pending.of(items, task)
         ref = self._fetch(task, image_name)
-        chosen = self._services.projects.get(self.project).assists
+        choices = self._services.projects.get(self.project)
         drawing = Drawing(
             self.interface,
             control,
@@ -217,12 +233,15 @@ class TatorBackend:
             task,
             ref.size_wh,
             pending,
-            frozenset(chosen) if chosen is not None else None,
+            frozenset(choices.assists) if choices.assists is not None else None,
+            choices.output,
         )
         assists = drawing.assists()
         if not assists:
             return self._result()
-        answer = self._answer(ref, assists)
+        about = f"{self.project}/{task.get('id')}"
+        asked_about = [item for item in items if kind in ("points", "tweak") or str(item.get("id")) in pending]
+        answer = self._answer(ref, assists, about, tuple(str(item["id"]) for item in asked_about if "id" in item))
         regions = self._written(assists, answer)
         if not regions:
             raise AssistError("Nothing was found there; click closer to the object's middle or draw a box.")
@@ -255,8 +274,11 @@ class TatorBackend:
             raise AssistError(f"The task has no picture for the image '{image_name}'.")
         return urls[0]
 
-    def _answer(self, ref: ImageRef, assists: Sequence[Assist]) -> Answer:
-        ask = _ask(ref, assists, self._services.projects.get(self.project).head)
+    def _answer(
+        self, ref: ImageRef, assists: Sequence[Assist], task: str = "", prompt_ids: tuple[str, ...] = ()
+    ) -> Answer:
+        choices = self._services.projects.get(self.project)
+        ask = replace(_ask(ref, assists, choices.head), segmenter=choices.segmenter, task=task, prompt_ids=prompt_ids)
         try:
             return self._services.engine.answer(ask)
         except ImageError:
@@ -292,6 +314,18 @@ def kept_prompts(context: Json | None) -> list[Region]:
     kept = ("rectangle", "brush", "bitmask")
     drawn = [item for item in items if isinstance(item, Mapping) and str(item.get("type", "")).startswith(kept)]
     return [dict(item) for item in drawn[-1:] if isinstance(item.get("value"), Mapping)]
+
+
+def output_kinds(interface: Interface) -> tuple[str, ...]:
+    """What points can be answered with in a configuration: of ``box``, ``polygon`` and ``mask``, in its order."""
+    taking = [control for control in interface.controls if control.takes == "points"]
+    given = [
+        output.gives
+        for control in taking
+        for name in control.to_name
+        for output in interface.outputs_for(name, control)
+    ]
+    return tuple(kind for kind in dict.fromkeys(given) if kind in OUTPUTS)
 
 
 def first_addresses(interface: Interface, data: object) -> list[str]:

@@ -18,6 +18,7 @@ class ProjectState:
         warm: whether the last opened or prompted picture was ready; None before the first.
         working: requests being answered now.
         asked_by: User-Agent of the last request, which tells Label Studio from anything else.
+        outputs: what points can be answered with in the project's configuration.
         at: when the state last changed, seconds since the epoch.
     """
 
@@ -26,6 +27,7 @@ class ProjectState:
     warm: bool | None = None
     working: int = 0
     asked_by: str | None = None
+    outputs: tuple[str, ...] = ()
     at: float = 0.0
 
     def as_json(self) -> dict[str, Any]:
@@ -64,6 +66,11 @@ class Notices:
     def opened(self, project_id: int | None, warm: bool) -> None:
         """A task was opened."""
         self._change(project_id, error=None, warm=warm)
+
+    def configured(self, project_id: int | None, outputs: tuple[str, ...]) -> None:
+        """A request showed what the project's configuration has tags for."""
+        if self.get(project_id).outputs != outputs:
+            self._change(project_id, outputs=outputs)
 
     def _change(self, project_id: int | None, working: int = 0, **changes: Any) -> None:
         with self._lock:

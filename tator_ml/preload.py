@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -18,7 +18,7 @@ from tator_sdk.studio import open_studio, sentences
 
 log = logging.getLogger(__name__)
 
-Work = Callable[[], None]
+Work = Callable[[], object]
 Json = dict[str, Any]
 
 AGAIN_SECONDS = 60.0  # a neighbour that was asked for is not asked for again for so long
@@ -111,8 +111,8 @@ class Preloads:
 class Warms(Protocol):
     """Makes one task's picture ready: fetches it and has it encoded."""
 
-    def __call__(self, project: int, task: int, address: str, looked_at: bool) -> None:
-        """``looked_at``: somebody is on it now, so the strip is told of it."""
+    def __call__(self, project: int, task: int, address: str, looked_at: bool) -> str | None:
+        """``looked_at``: somebody is on it now, so the strip is told of it. Returns the picture's content hash."""
         ...
 
 
@@ -126,22 +126,29 @@ class _Project:
     tasks: KnownTasks = field(default_factory=KnownTasks)
     read: Callable[[Json], Sequence[str]] = lambda _: ()
     asked: OrderedDict[str, float] = field(default_factory=OrderedDict)
+    handed: dict[str, str] = field(default_factory=dict)  # address → content hash, of what the engine was given
     opened: set[int] = field(default_factory=set)  # tasks whose own pictures are still to be made ready
     looked_up: float = float("-inf")
     looking: bool = False
 
 
+Drop = Callable[[int, Collection[str]], None]
+"""Project and the content hashes of pictures that nobody wants any more."""
+
+
 class Preloader:
     """Decides after each request which pictures are wanted next, and has them made ready."""
 
-    def __init__(self, preloads: Preloads, warm: Warms, look: Look | None = None) -> None:
+    def __init__(self, preloads: Preloads, warm: Warms, look: Look | None = None, drop: Drop | None = None) -> None:
         """Prepare.
 
         Args:
             preloads: threads for the work.
             warm: makes a picture ready.
             look: asks Label Studio for neighbours; without it only tasks of requests are known.
+            drop: takes back what was given to the engine and has not begun there.
         """
+        self._drop = drop
         self._preloads = preloads
         self._warm = warm
         self._look = look
@@ -183,7 +190,18 @@ class Preloader:
 
     def forget(self, project: int) -> None:
         """Drop what waits for a project: its preloading was switched off."""
-        self._preloads.replace(project, ())
+        with self._lock:
+            about = self._projects.get(project)
+            stale = self._taken_back(project, about, set()) if about is not None else []
+        self._preloads.replace(project, stale)
+
+    def _taken_back(self, project: int, about: _Project, wanted: set[str]) -> list[Work]:
+        """What tells the engine that the pictures at other addresses are not wanted any more."""
+        stale = about.handed.keys() - wanted
+        for address in stale:
+            about.asked.pop(address, None)
+        images, drop = {about.handed.pop(address) for address in stale}, self._drop
+        return [lambda: drop(project, images)] if drop is not None and images else []
 
     def _plan(self, project: int) -> None:
         now = time.monotonic()
@@ -191,7 +209,9 @@ class Preloader:
             about = self._projects[project]
             wants = about.order.wanted(now, about.tasks)
             about.opened &= {want.task for want in wants}
-            works = [work for want in wants for work in self._works(project, about, want, now)]
+            wanted = {address for want in wants for address in about.tasks.addresses(want.task)}
+            works = self._taken_back(project, about, wanted)
+            works += [work for want in wants for work in self._works(project, about, want, now)]
             place = next((one for one in about.order.places if not about.tasks.around(one, now)), None)
             look = self._look is not None and place is not None and not about.looking
             if look and now - about.looked_up >= LOOKUP_SECONDS and place is not None:
@@ -218,7 +238,10 @@ class Preloader:
             asked.move_to_end(address)
             while len(asked) > MOST_ASKED:
                 asked.popitem(last=False)
-        self._warm(project, task, address, looked_at)
+        image = self._warm(project, task, address, looked_at)
+        if image is not None:
+            with self._lock:
+                self._projects[project].handed[address] = image
 
     def _look_up(self, project: int, task: int) -> None:
         assert self._look is not None  # noqa: S101

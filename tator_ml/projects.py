@@ -30,8 +30,8 @@ class ProjectChoices:
         train_after: annotations after which a head is trained by itself; 0 never.
         preload: whether pictures are made ready before they are opened.
         segmenter: name of the one that answers.
-        output: ``box``, ``polygon`` or ``mask``: what points and strokes are answered with, where the configuration
-            has a tag for it.
+        output: ``box``, ``polygon`` or ``mask``: what points are answered with, where the configuration has a tag
+            for it.
     """
 
     assists: tuple[str, ...] | None = None

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from tator_ml.engine.client import Answers, EngineClient
 from tator_ml.engine.messages import EngineError, Status
 from tator_ml.images.fetch import ImageFetcher, ImageRef
 from tator_ml.learning.follow import Follower
 from tator_ml.learning.stores import embedding_cache, example_store, head_registry, image_store, project_choices
+from tator_ml.metrics import Metrics
 from tator_ml.notices import Notices
 from tator_ml.pending import PendingPrompts
 from tator_ml.preload import Look, Neighbours, Preloader, Preloads
-from tator_ml.projects import Projects
+from tator_ml.projects import ProjectChoices, Projects
 from tator_ml.suggestions import Suggestions
 from tator_sdk.errors import TatorError
 from tator_sdk.settings import Settings
@@ -49,27 +51,61 @@ class Services:
     preloads: Preloads = field(default_factory=lambda: Preloads())
     follower: Follower | None = None
     neighbours: Look | None = None
+    metrics: Metrics = field(default_factory=Metrics)
     preloader: Preloader = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "preloader", Preloader(self.preloads, self.make_ready, self.neighbours))
+        object.__setattr__(self, "preloader", Preloader(self.preloads, self.make_ready, self.neighbours, self._drop))
 
     def preloads_for(self, project: int | None) -> bool:
         """Whether pictures of a project are made ready ahead."""
         chosen = self.projects.get(project).preload
         return self.settings.preload if chosen is None else chosen
 
-    def make_ready(self, project: int, task: int | None, address: str, looked_at: bool = False) -> None:
-        """Fetch a picture and have it encoded; of one that nobody looks at yet, a failure is told to the log alone."""
+    def choose(self, project: int, **choices: Any) -> ProjectChoices:
+        """Change some of a project's choices, from the next request on.
+
+        Raises:
+            TatorError: a value that does not exist.
+        """
+        if choices.get("assists") is not None:
+            choices["assists"] = tuple(choices["assists"])
+        chosen = self.projects.choose(project, **choices)
+        if not self.preloads_for(project):
+            self.preloader.forget(project)
+        return chosen
+
+    def make_ready(self, project: int, task: int | None, address: str, looked_at: bool = False) -> str | None:
+        """Fetch a picture and have it encoded; of one that nobody looks at yet, a failure is told to the log alone.
+
+        Returns:
+            Its content hash, None where it failed.
+        """
+        segmenter = self.projects.get(project).segmenter
         try:
-            ready = self.engine.warm(self.images.fetch(address, task).image)
+            image = self.images.fetch(address, task).image
+            ready = self.engine.warm(image, segmenter, _group(project, image))
         except TatorError as error:
             log.warning("project %s, task %s is not warm: %s", project, task, error)
             if looked_at:
                 self.notices.failed(project or None, str(error))
-            return
+            return None
         if looked_at:
             self.notices.opened(project or None, ready)
+        return image
+
+    def _drop(self, project: int, images: Collection[str]) -> None:
+        """Take back what the engine was given and has not begun."""
+        try:
+            for image in images:
+                self.engine.drop_preloads((), _group(project, image))
+        except TatorError as error:
+            log.warning("project %s: preloads stay: %s", project, error)
+
+
+def _group(project: int, image: str) -> str:
+    # one for each picture: what another thread is just handing over must not be dropped with it
+    return f"{project}/{image}"
 
 
 class EngineWatch:

@@ -30,6 +30,9 @@ def create_app(settings: Settings, services: Services) -> Flask:
     app.register_blueprint(wire.blueprint(services, watch))
     app.register_blueprint(strip.blueprint(settings, services, watch))
     app.register_blueprint(control.blueprint(settings, services))
+    if settings.enable_metrics:
+        services.metrics.watch(settings, lambda: watch.status)
+        app.add_url_rule("/metrics", "metrics", lambda: Response(services.metrics.page(), mimetype="text/plain"))
 
     @app.before_request
     def _authorised() -> Response | None:

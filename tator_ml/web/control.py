@@ -1,52 +1,156 @@
-"""The control API under ``/tator/api``: what commands and pages ask the backend about itself."""
+"""The control API under ``/tator/api``: what commands and pages ask the backend about itself, and tell it."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Any, TypeVar
 
-from flask import Blueprint, Response, jsonify, request
-from werkzeug.exceptions import BadRequest
+from flask import Blueprint, Response, current_app, jsonify, request
+from pydantic import ValidationError
+from werkzeug.exceptions import BadRequest, NotFound
 
-from tator_ml.engine.messages import EngineError
-from tator_ml.jobs import ping_worker
+from tator_ml import jobs as job_queue
+from tator_ml.engine.messages import EngineError, Status
+from tator_ml.engine.segmenters import SEGMENTERS
+from tator_ml.jobs import JobError, JobRecord, JobRecords, ping_worker
+from tator_ml.jobs.connection import reached
+from tator_ml.learning.stores import head_registry
 from tator_ml.redis_server import redis_answers, redis_url
 from tator_ml.services import Services
+from tator_ml.web import models
+from tator_ml.web.openapi import describe, document
 from tator_sdk.doctor import Check
 from tator_sdk.errors import TatorError
 from tator_sdk.settings import Settings
+
+Body = TypeVar("Body", bound=models.Change)
+
+PROJECT = "Number of the project in Label Studio."
 
 
 def blueprint(settings: Settings, services: Services) -> Blueprint:
     """Routes of the control API."""
     routes = Blueprint("control", __name__, url_prefix="/tator/api")
 
+    @routes.get("/openapi.json")
+    @describe(models.Document)
+    def openapi() -> Response:
+        """This description of the control API."""
+        return jsonify(document(current_app))
+
     @routes.get("/check")
+    @describe(models.Checks)
     def check() -> Response:
         """Engine, weights, Redis and worker, as ``tator doctor`` shows them."""
         return jsonify(checks=[asdict(one) for one in [*_engine(services), *_jobs(settings)]])
 
     @routes.get("/status")
+    @describe(Status)
     def status() -> Response:
-        """What the engine is doing now."""
+        """What the engine is doing now: lanes with ages, warm pictures with bytes, memory, how often it was warm."""
         return jsonify(asdict(services.engine.status()))
 
+    @routes.put("/budget")
+    @describe(Status, models.Budget)
+    def budget() -> Response:
+        """Change the memory for warm pictures, until the engine is started again."""
+        services.engine.set_budget(_body(models.Budget).budget_bytes)
+        return jsonify(asdict(services.engine.status()))
+
+    @routes.get("/segmenters")
+    @describe(models.Segmenters)
+    def segmenters() -> Response:
+        """The segmenters that a project can choose from."""
+        return jsonify(names=list(SEGMENTERS), default=settings.segmenter)
+
     @routes.get("/projects/<int:project>")
+    @describe(models.Choices, project=PROJECT)
     def choices(project: int) -> Response:
         """What was chosen for a project."""
         return jsonify(asdict(services.projects.get(project)))
 
     @routes.put("/projects/<int:project>")
+    @describe(models.Choices, models.ChoicesChange, project=PROJECT)
     def choose(project: int) -> Response:
-        """Choose for a project: ``{"assists": ["refine", "classify"]}``, or null for the default."""
-        # JSON by its content type only: a page of another site cannot send that without being asked first
-        body = request.get_json()
-        assists = body.get("assists") if isinstance(body, dict) else None
-        if assists is not None and not (isinstance(assists, list) and all(isinstance(one, str) for one in assists)):
-            raise BadRequest('Send {"assists": ["refine", "classify"]} or {"assists": null}.')
-        services.projects.choose(project, assists=None if assists is None else tuple(assists))
-        return choices(project)
+        """Choose for a project, from the next request on; what is left out stays as it is."""
+        body = _body(models.ChoicesChange)
+        services.choose(project, **{name: getattr(body, name) for name in body.model_fields_set})
+        return jsonify(asdict(services.projects.get(project)))
+
+    @routes.get("/models")
+    @describe(models.Heads, project="Only heads of this project.")
+    def heads() -> Response:
+        """Class heads in the registry."""
+        found = head_registry(settings).list(_number("project"))
+        return jsonify(
+            heads=[{"version": one.version, "project": one.project, "created": one.created} for one in found]
+        )
+
+    @routes.get("/jobs")
+    @describe(models.Jobs, project="Only jobs of this project.")
+    def jobs() -> Response:
+        """The fifty newest jobs."""
+        with reached(settings) as connection:
+            return jsonify(jobs=[_job(one) for one in JobRecords(connection).list(_number("project"))])
+
+    @routes.get("/jobs/<job_id>")
+    @describe(models.Job, job_id="The job's id.")
+    def job(job_id: str) -> Response:
+        """How one job stands."""
+        with reached(settings) as connection:
+            return jsonify(_job(_found(JobRecords(connection), job_id)))
+
+    @routes.post("/jobs/<job_id>/cancel")
+    @describe(models.Job, job_id="The job's id.")
+    def cancel(job_id: str) -> Response:
+        """End a job: a waiting one at once, a running one at its next step."""
+        _json_only()
+        with reached(settings) as connection:
+            _found(JobRecords(connection), job_id)
+        return jsonify(_job(job_queue.cancel(settings, job_id)))
 
     return routes
+
+
+def _body(model: type[Body]) -> Body:
+    """The request's body.
+
+    Raises:
+        BadRequest: it is not what the route takes.
+    """
+    _json_only()
+    try:
+        return model.model_validate(request.get_json())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise BadRequest(f"This cannot be used: {f'{where}: ' if where else ''}{first['msg']}.") from error
+
+
+def _json_only() -> None:
+    # a page of another site cannot send this content type without being asked first
+    if not request.is_json:
+        raise BadRequest("Send JSON, with Content-Type: application/json.")
+
+
+def _number(name: str) -> int | None:
+    given = request.args.get(name)
+    if given is None:
+        return None
+    if not (given.isascii() and given.isdigit()):
+        raise BadRequest(f"{name} must be a number.")
+    return int(given)
+
+
+def _found(records: JobRecords, job_id: str) -> JobRecord:
+    try:
+        return records.get(job_id)
+    except JobError as error:
+        raise NotFound(str(error)) from error
+
+
+def _job(record: JobRecord) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in models.Job.model_fields}
 
 
 def _engine(services: Services) -> list[Check]:

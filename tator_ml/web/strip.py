@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import hmac
 import time
+from typing import Any
 
 from flask import Blueprint, Response, jsonify, render_template, request
-from werkzeug.exceptions import Forbidden
+from werkzeug.exceptions import BadRequest, Forbidden
 
 from tator_ml.backend import project_number
 from tator_ml.learning.progress import LearningProgress
+from tator_ml.projects import ASSISTS
 from tator_ml.services import EngineWatch, Services
 from tator_sdk.connect import strip_key
 from tator_sdk.settings import Settings
+
+SWITCHES = ("classify", "refine", "preload")
 
 
 def blueprint(settings: Settings, services: Services, watch: EngineWatch) -> Blueprint:
@@ -40,15 +44,42 @@ def blueprint(settings: Settings, services: Services, watch: EngineWatch) -> Blu
     def state() -> Response:
         number = project()
         known, status = services.notices.get(number), watch.status
-        waiting = status.waiting.get("click", 0)
+        chosen = services.projects.get(number)
         return jsonify(
             ready=status.ready,
             engine_error=None if status.ready else status.error,
-            model=status.version_with(services.projects.get(number).head),
+            model=status.version_with(chosen.head, chosen.segmenter),
             learning=learning.said(number),
-            waiting=waiting,
+            waiting=status.waiting.get("click", 0),
+            oldest_seconds=round(status.oldest_seconds.get("click", 0.0), 1),
+            encoding=status.waiting.get("preload", 0),
+            choices={
+                "classify": chosen.assists is None or "classify" in chosen.assists,
+                "refine": chosen.assists is None or "refine" in chosen.assists,
+                "preload": services.preloads_for(number),
+                "output": chosen.output,
+            },
             age_seconds=round(time.time() - known.at, 1) if known.at else None,
             **known.as_json(),
         )
+
+    @routes.post("/strip/choices")
+    def choose() -> Response:
+        number = project()
+        # JSON by its content type only: a page of another site cannot send that without being asked first
+        if not request.is_json or number is None:
+            raise BadRequest("Send JSON about a project.")
+        body = request.get_json()
+        if not isinstance(body, dict) or not body or set(body) - {*SWITCHES, "output"}:
+            raise BadRequest(f"Send one of {', '.join(SWITCHES)} and output.")
+        if not all(isinstance(body[name], bool) for name in SWITCHES if name in body):
+            raise BadRequest("A switch is true or false.")
+        changed: dict[str, Any] = {name: body[name] for name in ("preload", "output") if name in body}
+        if {"classify", "refine"} & set(body):
+            now = services.projects.get(number).assists
+            assists = {name for name in ASSISTS if body.get(name, now is None or name in now)}
+            changed["assists"] = tuple(name for name in ASSISTS if name in assists)
+        services.choose(number, **changed)
+        return state()
 
     return routes

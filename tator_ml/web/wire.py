@@ -36,8 +36,8 @@ def blueprint(services: Services, watch: EngineWatch) -> Blueprint:
         body = _body()
         _extra_params(body.get("extra_params"))
         log.info("setup of project %s by %s", body.get("project"), body.get("hostname"))
-        head = services.projects.get(project_number(body.get("project"))).head
-        return jsonify(model_version=watch.status.version_with(head))
+        chosen = services.projects.get(project_number(body.get("project")))
+        return jsonify(model_version=watch.status.version_with(chosen.head, chosen.segmenter))
 
     @routes.get("/versions")
     def versions() -> Response:

@@ -1,18 +1,19 @@
-"""Verbs that connect: ``connect``, ``doctor``, ``label-config``."""
+"""Verbs that connect: ``connect``, ``doctor``, ``label-config``, ``assists``."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated
 
-import httpx
 import typer
 from rich.console import Console
 from rich.syntax import Syntax
 
 from label_config.build import build, template_names
 from label_config.errors import LabelConfigError
-from tator_sdk.connect import Connection, basic_auth, check_backend, strip_url
+from tator_sdk.cli import running
+from tator_sdk.connect import Connection, strip_url
+from tator_sdk.control import ControlApi
 from tator_sdk.doctor import examine
 from tator_sdk.errors import TatorError
 from tator_sdk.settings import Settings
@@ -39,6 +40,7 @@ def register(app: typer.Typer) -> None:
     app.command()(doctor)
     app.command("label-config")(label_config)
     app.command()(assists)
+    running.register(app)
 
 
 def _settings(url: str | None, token: str | None) -> Settings:
@@ -137,19 +139,12 @@ def assists(
 
     Example: tator assists --project 3 refine
     """
-    settings = Settings()
-    address = (backend or settings.backend_url).rstrip("/")
-    check_backend(settings, address)
     words: dict[str, list[str] | None] = {"none": [], "default": None}
-    route = f"{address}/tator/api/projects/{project}"
-    auth = basic_auth(settings)
+    api = ControlApi(Settings(), backend)
     if chosen is None:
-        answer = httpx.get(route, timeout=10, auth=auth)
+        now = api.get(f"projects/{project}")["assists"]
     else:
         wanted = words.get(chosen, [word.strip() for word in chosen.split(",")])
-        answer = httpx.put(route, json={"assists": wanted}, timeout=10, auth=auth)
-    if not answer.is_success:
-        raise TatorError(answer.json().get("error", f"Tator answers {answer.status_code}."))
-    now = answer.json()["assists"]
+        now = api.put(f"projects/{project}", {"assists": wanted})["assists"]
     said = "refine, classify (the default)" if now is None else ", ".join(now) or "none"
     typer.echo(f"project {project}: {said}")
