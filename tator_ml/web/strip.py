@@ -6,6 +6,7 @@ The editor hides every error of a backend, so this is where an annotator reads o
 from __future__ import annotations
 
 import hmac
+import threading
 import time
 from typing import Any
 
@@ -26,6 +27,7 @@ def blueprint(settings: Settings, services: Services, watch: EngineWatch) -> Blu
     """Routes of the strip."""
     routes = Blueprint("strip", __name__, template_folder="templates")
     learning = LearningProgress(settings)
+    turning = threading.Lock()
 
     def project() -> int | None:
         number = project_number(request.args.get("project"))
@@ -75,11 +77,11 @@ def blueprint(settings: Settings, services: Services, watch: EngineWatch) -> Blu
         if not all(isinstance(body[name], bool) for name in SWITCHES if name in body):
             raise BadRequest("A switch is true or false.")
         changed: dict[str, Any] = {name: body[name] for name in ("preload", "output") if name in body}
-        if {"classify", "refine"} & set(body):
-            now = services.projects.get(number).assists
-            assists = {name for name in ASSISTS if body.get(name, now is None or name in now)}
-            changed["assists"] = tuple(name for name in ASSISTS if name in assists)
-        services.choose(number, **changed)
+        with turning:  # two switches make one choice: the second must see the first
+            if {"classify", "refine"} & set(body):
+                now = services.projects.get(number).assists
+                changed["assists"] = tuple(name for name in ASSISTS if body.get(name, now is None or name in now))
+            services.choose(number, **changed)
         return state()
 
     return routes

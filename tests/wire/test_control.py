@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -142,6 +143,14 @@ def test_switches_of_the_strip(running: Running, payload: Any) -> None:
     assert strip(running, {"refine": False}).json["choices"]["refine"] is False
     assert strip(running, {"classify": True, "preload": False}).json["choices"]["preload"] is False
     assert running.services.projects.get(1).assists == ("classify",) and not running.services.preloads_for(1)
+
+
+def test_two_switches_at_once_are_both_turned(running: Running) -> None:
+    for _ in range(5):
+        running.services.projects.choose(1, assists=None)
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(lambda name: strip(running, {name: False}), ("classify", "refine")))
+        assert running.services.projects.get(1).assists == ()
 
 
 def test_a_point_becomes_what_the_strip_says(running: Running, payload: Any) -> None:
