@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tator_ml.engine.client import EngineClient
+from tator_ml.engine.client import EngineAway, EngineClient
 from tator_ml.engine.crops import CropRecipe
 from tator_ml.engine.head import Head, HeadError
-from tator_ml.engine.messages import EngineError
+from tator_ml.engine.messages import Busy, EngineError
 from tator_ml.images.store import ImageStore
 from tator_ml.learning.embedder import Computes, Embedder, Embeddings, LocalEncoder
 from tator_ml.learning.embeddings import EmbeddingCache
@@ -167,30 +167,41 @@ def _gate(
     real = np.array([label != examples.background for label in examples.labels])
     fair = np.array([image not in seen_before for image in examples.images])
     rows = np.flatnonzero(learned.used & learned.held_out & real & fair)
-    truth = [examples.labels[row] for row in rows]
-    mine = _said(learned.head, examples.embeddings[rows])
     theirs = None
     if active is not None:
         head = active.head()
         try:
-            seen = _embeddings_for(head, learned.head, examples, rows, computes, dataset, items, settings)
-            theirs = _said(head, seen)
+            seen, made = _embeddings_for(head, learned.head, examples, rows, computes, dataset, items, settings, job)
+            theirs = _said(head, seen[made])
+            rows = rows[made]  # what the active head cannot see is not counted against it
+        except (EngineAway, Busy):  # the head is not gone, and not beaten either
+            raise
         except TatorError as error:  # a head whose encoder is gone answers nothing either
             job.log(f"the active head {active.version} cannot be asked: {error}")
+    truth = [examples.labels[row] for row in rows]
+    mine = _said(learned.head, examples.embeddings[rows])
     trained_on = [examples.labels[row] for row in np.flatnonzero(learned.used & ~learned.held_out & real)]
     return decide(truth, mine, theirs, trained_on, len({examples.images[row] for row in rows}), request.seed)
 
 
 def _embeddings_for(
     head: Head, new: Head, examples: Examples, rows: NDArray[np.int64], computes: Computes, dataset: Dataset,
-    items: Sequence[Any], settings: Settings,
-) -> NDArray[np.float32]:  # fmt: skip
-    """The held-out boxes as ``head`` sees them: with its own encoder and crop."""
+    items: Sequence[Any], settings: Settings, job: Job,
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:  # fmt: skip
+    """The held-out boxes as ``head`` sees them, with its own encoder and crop; and which of them it can see."""
     if (head.encoder, head.recipe) == (new.encoder, new.recipe):
-        return examples.embeddings[rows]
+        return examples.embeddings[rows], np.ones(len(rows), bool)
     with closing(embedding_cache(settings)) as cache:
-        embedder = Embedder(computes, cache, head.encoder_name, head.recipe)
-        return embedder.embed([items[row].box for row in rows], dataset.provide).values
+        embeddings = Embedder(computes, cache, head.encoder_name, head.recipe).embed(
+            [items[row].box for row in rows],
+            dataset.provide,
+            lambda done, total: job.progress(done, total, "comparing with the active head"),
+        )
+    if embeddings.encoder != head.encoder:
+        raise HeadError(f"its encoder {head.encoder_name} is {embeddings.encoder} now, it was {head.encoder}")
+    for image, reason in embeddings.failed.items():
+        job.log(f"not compared: picture {image[:12]}: {reason}")
+    return embeddings.values, embeddings.made
 
 
 def _said(head: Head, embeddings: NDArray[np.float32]) -> list[str]:
