@@ -119,7 +119,7 @@ def test_all_embeddings_known_nothing_is_computed_and_the_head_is_the_same(undis
 def test_a_killed_engine_fails_the_training_with_a_sentence(training: Training, pictures: Path) -> None:
     request = HeadTraining(images_path=pictures, batch=8, crop_margin=0.12)  # other crops: nothing is known yet
     heads, before = len(training.heads()), training.cached()
-    training.worker()
+    training.worker(TATOR_ENGINE_PATIENCE_SECONDS="1")
     made = training.train(request)
     hit = training.middle(made.id, EMBEDDING)
     os.kill(training.engine(), signal.SIGKILL)
@@ -136,6 +136,17 @@ def test_a_killed_engine_fails_the_training_with_a_sentence(training: Training, 
     assert len(training.heads()) == heads + 1
     report = head_registry(training.settings).get(again.result["version"]).report
     assert report["embedded_anew"] == hit.total - kept
+
+
+def test_a_training_waits_for_an_engine_that_is_started_again(training: Training, pictures: Path) -> None:
+    request = HeadTraining(images_path=pictures, batch=8, crop_margin=0.14)
+    training.worker()
+    made = training.train(request)
+    training.middle(made.id, EMBEDDING)
+    os.kill(training.engine(), signal.SIGKILL)
+    training.revive_engine()
+    record = training.ends(made.id, 90)
+    assert (record.status, record.attempt) == ("done", 1), record.error
 
 
 @pytest.mark.parametrize("step", [EMBEDDING, FITTING])
