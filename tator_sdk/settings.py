@@ -60,6 +60,9 @@ class Settings(BaseSettings):
     engine_address: str | None = Field(
         None, description="Where the engine listens: a socket path, or host:port. Default: under home."
     )
+    engine_patience_seconds: float = Field(
+        60.0, ge=0, description="How long a job waits for an engine that is away; it is started again by itself."
+    )
     engine_key: SecretStr | None = Field(
         None, description="Shared key of web and engine; required when the engine listens on TCP."
     )

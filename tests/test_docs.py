@@ -12,6 +12,7 @@ import pytest
 from typer.main import get_command
 
 from tator_sdk.cli import load_commands
+from tator_sdk.requests import HeadTraining
 from tator_sdk.settings import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -64,6 +65,26 @@ def test_verbs_of_groups_count_and_unknown_ones_are_found() -> None:
     assert unknown_verbs(f"{known}\n$ tator connect --project 3\nTOKEN=x tator assists --project 3 refine") == []
     assert unknown_verbs("`tator jobs lst`, `tator fly`") == ["tator jobs lst", "tator fly"]
     assert unknown_verbs("first:\ntator models activte V\nand then tator models is fine") == ["tator models activte"]
+
+
+def test_settings_of_a_training_are_all_told_with_their_defaults() -> None:
+    table = re.findall(r"^\| `--([a-z-]+)` \| ([^|]+) \|", (ROOT / "docs" / "training.md").read_text(), re.M)
+    spoken: dict[object, str] = {None: "none", True: "on", False: "off"}
+    told = {
+        name.replace("_", "-"): spoken[field.default]
+        if field.default is None or isinstance(field.default, bool)
+        else f"{field.default:g}" if isinstance(field.default, float) else str(field.default)
+        for name, field in HeadTraining.model_fields.items()
+    }  # fmt: skip
+    assert dict(table) == told and len(table) == len(told)
+
+
+def test_the_example_of_settings_names_only_settings_with_their_defaults() -> None:
+    said = dict(re.findall(r"^TATOR_([A-Z_]+)=(.+)$", (ROOT / ".env.example").read_text(), re.M))
+    assert {"TRAIN_AFTER", "TRAIN_QUIET_SECONDS", "CHECK_SUBMITTED", "EMBEDDING_CACHE_BYTES"} <= said.keys()
+    read = Settings(_env_file=None, **{name.lower(): value for name, value in said.items()})
+    for name in map(str.lower, said):
+        assert getattr(read, name) == Settings.model_fields[name].default, name
 
 
 def test_make_targets_exist() -> None:

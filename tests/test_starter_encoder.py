@@ -16,7 +16,9 @@ from safetensors.torch import save_file
 from tator_ml.engine import encoders
 from tator_ml.engine.encoders import STARTER_FOLDER, EncoderError, openclip
 from tator_ml.engine.head import Head
+from training.clip.dataset import BACKGROUND
 from training.starter.encoder import HELD_OUT_SEED, SIZE, captions, crops_of_scene
+from training.starter.head import empty_crops
 from training.starter.names import DISPLAY_NAMES, display_name
 from training.starter.scenes import CLASSES
 
@@ -78,7 +80,7 @@ def test_preprocessing_is_that_of_open_clip(encoder, rows, embedded):
 @pytest.mark.parametrize(("variant", "least"), [(0, 0.9), (1, 0.9)])
 def test_encoder_and_head_know_the_shapes(encoder, rows, embedded, variant, least):
     head = Head.load(HEAD_FOLDER)
-    assert head.encoder == encoder.version and sorted(head.classes) == sorted(DISPLAY_NAMES.values())
+    assert head.encoder == encoder.version and head.classes == (*DISPLAY_NAMES.values(), BACKGROUND)
     wanted = [display_name(CLASSES[shape]) for shape in rows["shape"]]
     assert len(wanted) >= 48
     verdicts = [head.decide(row) for row in head.probabilities(embedded[variant])]
@@ -87,6 +89,13 @@ def test_encoder_and_head_know_the_shapes(encoder, rows, embedded, variant, leas
     answers = [(verdict.label, name) for verdict, name in pairs if verdict.label]
     assert len(answers) >= 0.8 * len(wanted)
     assert np.mean([label == name for label, name in answers]) >= 0.93
+
+
+def test_the_head_keeps_silent_where_nothing_is(encoder):
+    places = empty_crops(range(HELD_OUT_SEED + 1000, HELD_OUT_SEED + 1032)).pixels
+    verdicts = Head.load(HEAD_FOLDER).verdicts(encoder.embed(list(places)))
+    assert len(verdicts) >= 100
+    assert np.mean([verdict.label is not None for verdict in verdicts]) <= 0.06, "4 % on a thousand places"
 
 
 def test_it_knows_shapes_by_their_names(encoder, rows, embedded):

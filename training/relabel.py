@@ -189,7 +189,9 @@ def _check(request: Relabel, settings: Settings, job: Job, computes: Computes | 
     try:
         with closing(embedding_cache(settings)) as cache, partial.open("wb") as file:
             head = entry.head()
-            embedder = Embedder(computes, cache, head.encoder_name, head.recipe)
+            embedder = Embedder(
+                computes, cache, head.encoder_name, head.recipe, patience_seconds=settings.engine_patience_seconds
+            )
             judge = Judge(request, head, interface, config, embedder, fetcher, store, found, file)
             tasks = labelled_tasks(studio, settings.label_studio_url, request.project)
             for chunk in _chunks(marked(task, interface) for task in tasks):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -12,12 +13,14 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from tator_ml.engine.client import EngineAway
 from tator_ml.engine.crops import CropRecipe
-from tator_ml.engine.messages import EmbedAsk, Embedded, EngineError, ImageBoxes
+from tator_ml.engine.messages import Busy, EmbedAsk, Embedded, EngineError, ImageBoxes
 from tator_ml.images.decode import ImageError
 from tator_ml.images.store import ImageStore
 from tator_ml.learning.embeddings import Embedding, EmbeddingCache, ImageBox, key_of
 
+RETRY_SECONDS = 1.0
 AHEAD = 2  # requests at once: while one is encoded, the next one's crops are cut
 
 
@@ -36,11 +39,23 @@ class Computes(Protocol):
 class LocalEncoder:
     """Embeds in this process, where no engine runs; torch is imported with the encoder."""
 
-    def __init__(self, images: ImageStore, device: str, max_pixels: int) -> None:
+    def __init__(self, images: ImageStore, device: str, max_pixels: int, threads: int = 0) -> None:
+        """Prepare.
+
+        Args:
+            images: pictures by content hash.
+            device: where the encoder runs.
+            max_pixels: of the largest picture that is decoded.
+            threads: of torch on a CPU; 0 lets it choose.
+        """
+        import torch
+
         from tator_ml.engine import encoders
         from tator_ml.engine.loading import choose_device
         from tator_ml.engine.models import ClassModels
 
+        if threads:
+            torch.set_num_threads(threads)
         self._models = ClassModels(lambda name: encoders.load(name, choose_device(device)))
         self._images = images
         self._max_pixels = max_pixels
@@ -83,7 +98,13 @@ class Embedder:
     """Embeds boxes with one encoder and one recipe."""
 
     def __init__(
-        self, computes: Computes, cache: EmbeddingCache | None, encoder: str, recipe: CropRecipe, batch: int = 64
+        self,
+        computes: Computes,
+        cache: EmbeddingCache | None,
+        encoder: str,
+        recipe: CropRecipe,
+        batch: int = 64,
+        patience_seconds: float = 0.0,
     ) -> None:
         """Prepare.
 
@@ -93,12 +114,14 @@ class Embedder:
             encoder: its name.
             recipe: how crops are cut.
             batch: crops that are asked for together.
+            patience_seconds: how long an engine may be away or busy before that is an error.
         """
         self._computes = computes
         self._cache = cache
         self._encoder = encoder
         self._recipe = recipe
         self._batch = batch
+        self._patience_seconds = patience_seconds
 
     def embed(
         self,
@@ -195,9 +218,20 @@ class Embedder:
             ImageBoxes(image, tuple(boxes[index].xyxy for index in indices)) for image, indices in by_image.items()
         )
         ask = EmbedAsk(self._encoder, items, self._recipe.margin, self._recipe.square)
-        embedded = self._computes.embed(ask)
+        embedded = self._patiently(ask)
         if embedded.encoder != version:  # the engine was started anew with other weights
             raise EngineError(f"The encoder changed from {version} to {embedded.encoder} meanwhile; start again.")
         embeddings = embedded.embeddings
         order = [index for indices in by_image.values() for index in indices]
         return dict(zip(order, embeddings, strict=True))
+
+    def _patiently(self, ask: EmbedAsk) -> Embedded:
+        """Ask, and ask again while the engine is started anew or has its hands full."""
+        deadline = time.monotonic() + self._patience_seconds
+        while True:
+            try:
+                return self._computes.embed(ask)
+            except (EngineAway, Busy):
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(RETRY_SECONDS)

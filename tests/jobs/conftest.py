@@ -68,10 +68,10 @@ class Jobs:
         how = {"title": f"test {function}", **how}
         return start(self.settings, function, request or {}, function=f"tests.jobs.work.{function}", **how)
 
-    def worker(self, code: str | None = None) -> subprocess.Popen[bytes]:
-        """A real worker process: ``tator worker``, or one that runs ``code``."""
+    def worker(self, code: str | None = None, **variables: str) -> subprocess.Popen[bytes]:
+        """A real worker process: ``tator worker``, or one that runs ``code``; ``variables`` of its environment."""
         environment = {name: value for name, value in os.environ.items() if name != "TATOR_REDIS_URL"}
-        environment |= self.settings.environment()
+        environment |= self.settings.environment() | variables
         log = (self.settings.home / "worker.log").open("ab")
         worker = subprocess.Popen(
             [sys.executable, *(["-m", "tator_sdk", "worker"] if code is None else ["-c", code])],

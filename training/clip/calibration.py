@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
 
 from tator_ml.engine.head import Head
 from training.clip.regression import Linear, Options, fit
@@ -47,15 +48,20 @@ def log_loss(head: Head, embeddings: NDArray[np.floating], truth: Labels) -> flo
 def calibrate(head: Head, embeddings: NDArray[np.floating], truth: Labels) -> Head:
     """The head with the temperature under which the held-out boxes are likeliest, 0.05 to 20.
 
-    Unchanged where there are too few of them (https://arxiv.org/abs/1706.04599).
+    Unchanged where there are too few of them (https://arxiv.org/abs/1706.04599). One box more than there are counts
+    as of any class, as Platt's targets have it: forty right answers in a row do not prove that none is ever wrong,
+    and without it the temperature would fall to its bound.
     """
     if len(truth) < FEWEST:
         return head
-    found = minimize_scalar(
-        lambda power: log_loss(replace(head, temperature=float(np.exp(power))), embeddings, truth),
-        bounds=(np.log(0.05), np.log(20)),
-        method="bounded",
-    )
+    logits = np.asarray(embeddings, np.float64) @ head.weight.T + head.bias
+    doubt = 1 / (len(truth) + 2)
+
+    def loss(power: float) -> float:
+        logs = log_softmax(logits / np.exp(power), axis=1)
+        return -float(((1 - doubt) * logs[np.arange(len(truth)), truth] + doubt * logs.mean(1)).mean())
+
+    found = minimize_scalar(loss, bounds=(np.log(0.05), np.log(20)), method="bounded")
     return replace(head, temperature=round(float(np.exp(found.x)), 4))
 
 
