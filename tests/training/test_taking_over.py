@@ -130,7 +130,7 @@ def picture(number: int) -> str:
 def project(monkeypatch: pytest.MonkeyPatch) -> Project:
     interface = read_cached(build("boxes", list(CLASSES), None))
     monkeypatch.setattr("training.clip.dataset._interface", lambda project, settings: interface)
-    return Project(Settings())
+    return Project(Settings(engine_patience_seconds=0))
 
 
 def test_a_good_first_head_is_taken(project: Project) -> None:
