@@ -104,8 +104,8 @@ def choose_output(interface: Interface, control: Control, image_name: str, wante
     """
     outputs = interface.outputs_for(image_name, control)
     if not outputs:
-        wanted = " or ".join(sorted(control.outputs or ("boxes, masks or polygons",)))
-        raise AssistError(f"The labelling configuration has no tag for {wanted}; add one, e.g. <RectangleLabels>.")
+        kinds = " or ".join(sorted(control.outputs or ("boxes, masks or polygons",)))
+        raise AssistError(f"The labelling configuration has no tag for {kinds}; add one, e.g. <RectangleLabels>.")
     if control in outputs:
         return control
     return next((one for one in outputs if one.gives == wanted), outputs[0])

@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from label_config.errors import LabelConfigError
@@ -29,7 +29,7 @@ from tator_ml.events import take_event
 from tator_ml.images.decode import ImageError
 from tator_ml.images.fetch import ImageRef
 from tator_ml.learning.registry import RegistryError
-from tator_ml.projects import OUTPUTS
+from tator_ml.projects import OUTPUTS, ProjectChoices
 from tator_ml.services import Services, build_services
 from tator_sdk.annotations import labels_of
 from tator_sdk.errors import TatorError
@@ -79,6 +79,11 @@ class TatorBackend:
             LabelConfigError: it cannot be read.
         """
         return read_cached(self._label_config)
+
+    @cached_property
+    def _choices(self) -> ProjectChoices:
+        """The project's choices, read once for a request; the next request has a backend of its own."""
+        return self._services.projects.get(self.project)
 
     def predict(
         self, tasks: Sequence[Json], context: Json | None = None, asked_by: str | None = None, **_: Any
@@ -171,7 +176,7 @@ class TatorBackend:
 
     def _batch(self, task: Json) -> None:
         """Have the picture of a task made ready that nobody looks at yet."""
-        if self._services.preloads_for(self.project):
+        if self._services.preloads_for(self._choices):
             for address in first_addresses(self.interface, task.get("data")):
                 ready = partial(self._services.make_ready, self.project or 0, _task_id(task), address)
                 self._services.preloads.submit(ready)
@@ -180,7 +185,7 @@ class TatorBackend:
         """Have this task's picture made ready, and those that come next; behind the answer."""
         interface, number = self.interface, _task_id(task)
         self._services.notices.configured(self.project, output_kinds(interface))
-        if number is None or not self._services.preloads_for(self.project):
+        if number is None or not self._services.preloads_for(self._choices):
             return
         if opened:
             for image in interface.images:
@@ -224,7 +229,7 @@ class TatorBackend:
         self._look(task, opened=False)
         pending = self._services.pending.of(items, task)
         ref = self._fetch(task, image_name)
-        choices = self._services.projects.get(self.project)
+        choices = self._choices
         drawing = Drawing(
             self.interface,
             control,
@@ -277,7 +282,7 @@ class TatorBackend:
     def _answer(
         self, ref: ImageRef, assists: Sequence[Assist], task: str = "", prompt_ids: tuple[str, ...] = ()
     ) -> Answer:
-        choices = self._services.projects.get(self.project)
+        choices = self._choices
         ask = replace(_ask(ref, assists, choices.head), segmenter=choices.segmenter, task=task, prompt_ids=prompt_ids)
         try:
             return self._services.engine.answer(ask)

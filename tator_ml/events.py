@@ -61,7 +61,11 @@ class _Events:
     def _go_on(self, event: str, task: object) -> None:
         """Whoever submitted goes on to the next task now."""
         number = task.get("id") if isinstance(task, Mapping) else None
-        if event == "ANNOTATION_CREATED" and isinstance(number, int) and self._services.preloads_for(self._project):
+        if (
+            event == "ANNOTATION_CREATED"
+            and isinstance(number, int)
+            and self._services.preloads_for(self._services.projects.get(self._project))
+        ):
             self._services.preloader.submitted(self._project, number)
 
     def _train(self) -> dict[str, Any]:

@@ -57,10 +57,9 @@ class Services:
     def __post_init__(self) -> None:
         object.__setattr__(self, "preloader", Preloader(self.preloads, self.make_ready, self.neighbours, self._drop))
 
-    def preloads_for(self, project: int | None) -> bool:
-        """Whether pictures of a project are made ready ahead."""
-        chosen = self.projects.get(project).preload
-        return self.settings.preload if chosen is None else chosen
+    def preloads_for(self, choices: ProjectChoices) -> bool:
+        """Whether pictures of a project with these choices are made ready before they are opened."""
+        return self.settings.preload if choices.preload is None else choices.preload
 
     def choose(self, project: int, **choices: Any) -> ProjectChoices:
         """Change some of a project's choices, from the next request on.
@@ -71,7 +70,7 @@ class Services:
         if choices.get("assists") is not None:
             choices["assists"] = tuple(choices["assists"])
         chosen = self.projects.choose(project, **choices)
-        if not self.preloads_for(project):
+        if not self.preloads_for(chosen):
             self.preloader.forget(project)
         return chosen
 

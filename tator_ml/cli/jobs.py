@@ -9,7 +9,15 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from tator_ml.cli.serving import Home, read_settings
@@ -125,6 +133,17 @@ def retry(job_id: JobId, home: Home = None) -> None:
     Console(highlight=False).print(f"{after.id} is {after.status}.")
 
 
+def progress_columns() -> tuple[ProgressColumn, ...]:
+    """What a job's bar shows, wherever the job runs."""
+    return (
+        TextColumn("[bold]{task.description}[/]"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+
+
 def follow(settings: Settings, job_id: str, console: Console) -> JobRecord:
     """Draw a job's progress until it ends. Ctrl-C stops the drawing, not the job.
 
@@ -139,13 +158,7 @@ def follow(settings: Settings, job_id: str, console: Console) -> JobRecord:
     Raises:
         JobError: there is no such job, or Redis does not answer.
     """
-    columns = (
-        TextColumn("[bold]{task.description}[/]"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
+    columns = progress_columns()
     with reached(settings) as connection:
         records = JobRecords(connection)
         record = records.get(job_id)

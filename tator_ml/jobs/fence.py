@@ -65,7 +65,7 @@ class Fence:
         return self._run(_APPEND, [record_key(self._id), key], [str(most), counter, *parts])
 
     def _run(self, script: str, keys: list[str], arguments: list[str]) -> Standing:
-        verdict = cast(Any, self._connection.eval(script, len(keys), *keys, self._attempt, *arguments))
+        verdict = cast(Any, self._connection.register_script(script)(keys=keys, args=[self._attempt, *arguments]))
         return Standing(int(verdict))
 
 
@@ -75,4 +75,4 @@ def beat(connection: redis.Redis, job_id: str) -> bool:
     Returns:
         Whether the job is asked to stop.
     """
-    return bool(connection.eval(_BEAT, 1, record_key(job_id)))
+    return bool(connection.register_script(_BEAT)(keys=[record_key(job_id)]))

@@ -202,7 +202,9 @@ class JobRecords:
         Raises:
             JobError: there is none of this id.
         """
-        known, log_end, raw = cast(Any, self._connection.eval(_LOG_PAGE, 2, record_key(job_id), log_key(job_id), after))
+        known, log_end, raw = cast(
+            Any, self._connection.register_script(_LOG_PAGE)(keys=[record_key(job_id), log_key(job_id)], args=[after])
+        )
         if known is None:
             raise no_such_job(job_id)
         return [line.decode() for line in raw], int(log_end)

@@ -58,7 +58,7 @@ def blueprint(settings: Settings, services: Services, watch: EngineWatch) -> Blu
             choices={
                 "classify": chosen.assists is None or "classify" in chosen.assists,
                 "refine": chosen.assists is None or "refine" in chosen.assists,
-                "preload": services.preloads_for(number),
+                "preload": services.preloads_for(chosen),
                 "output": chosen.output,
             },
             age_seconds=round(time.time() - known.at, 1) if known.at else None,

@@ -142,7 +142,8 @@ def test_switches_of_the_strip(running: Running, payload: Any) -> None:
     assert running.services.projects.get(1).assists == ("refine",)
     assert strip(running, {"refine": False}).json["choices"]["refine"] is False
     assert strip(running, {"classify": True, "preload": False}).json["choices"]["preload"] is False
-    assert running.services.projects.get(1).assists == ("classify",) and not running.services.preloads_for(1)
+    chosen = running.services.projects.get(1)
+    assert chosen.assists == ("classify",) and not running.services.preloads_for(chosen)
 
 
 def test_two_switches_at_once_are_both_turned(running: Running) -> None:

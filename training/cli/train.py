@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress
 
 from tator_ml import jobs
 from tator_ml.cli.heads import metadata_of, part, per_class_table, quality, rows, silence
-from tator_ml.cli.jobs import follow
+from tator_ml.cli.jobs import follow, progress_columns
 from tator_ml.cli.serving import Home, read_settings
 from tator_ml.jobs.connection import living_workers, reached
 from tator_ml.redis_server import redis_answers
@@ -256,13 +256,7 @@ def _foreground(settings: Settings, console: Console, verbose: bool) -> Iterator
     Raises:
         typer.Exit: after Ctrl-C.
     """
-    columns = (
-        TextColumn("[bold]{task.description}[/]"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
+    columns = progress_columns()
     folder = None
     try:
         with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
