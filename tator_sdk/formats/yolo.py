@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tator_sdk.errors import TatorError
+from tator_sdk.formats.dataset import BadLine
 from tator_sdk.geometry import Xyxy
 
 PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
@@ -29,18 +30,6 @@ class YoloLine:
     index: int
     box: Xyxy
     number: int
-
-
-@dataclass(frozen=True)
-class BadLine:
-    """A line that was left out, and why."""
-
-    file: Path
-    number: int
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.file}:{self.number}: {self.reason}"
 
 
 @dataclass(frozen=True)
