@@ -190,7 +190,7 @@ def test_everything_goes_over_the_socket(tmp_path: Path, loader: Loader, image: 
     server = EngineServer(settings, lambda: engine_of(tmp_path, Segmenters("main", loader)))
     threading.Thread(target=server.serve, daemon=True).start()
     client = EngineClient(settings, store_of(tmp_path))
-    answer = client.answer(ask(image, segmenter="other", task="1/2", prompt_ids=("x",), usual_area=0.1))
+    answer = client.answer(ask(image, segmenter="other", task="1/2", prompt_ids=("x",), label="Star"))
     assert answer.model_version == "other-1+no-head" and answer.came_from == "encoded"
     assert answer.found[0] is not None and answer.found[0].xyxy == OBJECT
     assert client.warm(image, "main", "7") and client.drop_preloads({image}, "7") == 0
