@@ -122,7 +122,7 @@ def test_a_failure_is_a_sentence_and_not_kept(
 
 
 def test_idle_ones_give_their_memory_back_and_come_again(tmp_path: Path, loader: Loader, image: str) -> None:
-    engine = engine_of(tmp_path, Segmenters("main", loader), segmenter_idle_seconds=0.3)
+    engine = engine_of(tmp_path, Segmenters("main", loader), segmenter_idle_seconds=1.5)
     engine.answer(ask(image))
     engine.answer(ask(image, segmenter="other"))
     released = weakref.ref(engine._segmenters.get("main"))
