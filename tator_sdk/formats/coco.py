@@ -19,9 +19,9 @@ from tator_sdk.formats.coco_index import CocoImage, CocoIndex, looks_like_coco
 from tator_sdk.formats.dataset import BadLine, DatasetError, LabelledPicture, LabelledShape, Outline, Ring, Shape
 from tator_sdk.formats.masks import mask_of_rle, outline_of_mask
 from tator_sdk.formats.oriented import rotated_box
-from tator_sdk.formats.pictures import PictureError, picture_size
 from tator_sdk.formats.yolo_layout import SPLITS
 from tator_sdk.geometry import clip_xyxy
+from tator_sdk.images import ImageError, file_size_wh
 from tator_sdk.regions import RotatedBox
 
 SLACK = 0.01  # of the picture, that a polygon may reach out of it
@@ -90,9 +90,9 @@ class CocoReader:
         said_wh = image.width, image.height
         bad: list[BadLine] = []
         try:
-            size_wh = picture_size(path) if path else said_wh
-        except PictureError as error:
-            self._leave_out(index, image, str(error))
+            size_wh = file_size_wh(path) if path else said_wh
+        except ImageError as error:
+            self._leave_out(index, image, f"{image.name}: {str(error).rstrip('.')}")
             return None
         if path is None and not (self._absent and all(said_wh)):
             self._leave_out(index, image, f"the picture {image.name} is not there")
