@@ -144,6 +144,11 @@ class DatasetWriter(ABC):
         finally:
             shutil.rmtree(self.folder, ignore_errors=True)
 
+    @property
+    def counted(self) -> dict[str, int]:
+        """Pictures so far, by split."""
+        return dict(self._pictures)
+
     def note(self, what: str, count: int = 1) -> None:
         """Count something that was changed or left out."""
         self._notes[what] += count
