@@ -104,7 +104,7 @@ class DatasetRegistry:
             raise RegistryError(f"There is no type {kind!r} of data set; there are {', '.join(TYPES)}.")
         if not path.exists():
             raise RegistryError(f"There is nothing at {path}.")
-        if kind in {"crops", "qwen", "sam3"}:
+        if not _is_read(kind, marker):
             signature = signature_of_files(path)
             classes, splits = classes or marker.get("classes") or {}, splits or marker.get("pictures") or {}
         else:
@@ -147,9 +147,10 @@ class DatasetRegistry:
         if fingerprint == record.fingerprint:
             return "unchanged"
         try:
-            signature = (
-                _read(path, record.type, progress)[1].signature if record.type in READABLE else signature_of_files(path)
-            )
+            if _is_read(record.type, _marker(path) or {}):
+                signature = _read(path, record.type, progress)[1].signature
+            else:
+                signature = signature_of_files(path)
         except DatasetError:
             return "changed"
         if signature != record.signature:
@@ -199,6 +200,11 @@ class _Counted:
     signature: str
     classes: dict[str, int]
     splits: dict[str, int]
+
+
+def _is_read(kind: str | None, marker: Mapping[str, Any]) -> bool:
+    """Whether a reader goes through the data set; labels without their pictures are looked at as files."""
+    return (kind is None or kind in READABLE) and marker.get("images", True) is not False
 
 
 def _read(path: Path, kind: str | None, progress: Progress) -> tuple[str, _Counted]:

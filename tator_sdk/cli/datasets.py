@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -11,8 +11,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from tator_sdk.cli.bars import progress_bar
-from tator_sdk.datasets import TYPES, DatasetRecord, DatasetRegistry
 from tator_sdk.settings import Settings
+
+if TYPE_CHECKING:
+    from tator_sdk.datasets import DatasetRecord, DatasetRegistry
 
 group = typer.Typer(no_args_is_help=True, help="Data sets: what there is, where it lies, whether it changed.")
 Name = Annotated[str, typer.Argument(metavar="DATASET", help="Its id in `tator datasets list`, or its path.")]
@@ -30,6 +32,8 @@ def register(app: typer.Typer) -> None:
 
 
 def _registry() -> DatasetRegistry:
+    from tator_sdk.datasets import DatasetRegistry  # the readers behind it are no part of the other verbs' start
+
     return DatasetRegistry(Settings().home)
 
 
@@ -67,7 +71,9 @@ def show(name: Name) -> None:
 
 def add(
     path: Annotated[Path, typer.Argument(help="Folder, zip, COCO file or data.yaml.")],
-    kind: Annotated[str | None, typer.Option("--type", help=f"Where it cannot be told: {', '.join(TYPES)}.")] = None,
+    kind: Annotated[
+        str | None, typer.Option("--type", help="Where it cannot be told: yolo-obb, coco, crops, qwen, sam3, …")
+    ] = None,
 ) -> None:
     """Enter a data set in the list; it stays where it is, untouched.
 

@@ -193,6 +193,7 @@ class DatasetWriter(ABC):
             "type": self.dataset_type,
             "classes": {name: self._counts[name] for name in self.classes},
             "pictures": dict(sorted(self._pictures.items())),
+            "images": self._images != "none",
             "source": self._source,
             "created_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         }
