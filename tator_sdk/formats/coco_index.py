@@ -152,8 +152,8 @@ def looks_like_coco(file: Path) -> bool:
     wanted = {"images", "annotations", "categories"}
     try:
         with file.open("rb") as stream:
-            for prefix, event, value in ijson.parse(stream):
-                if event == "map_key" and prefix == "" and value in wanted:
+            for prefix, event, _ in ijson.parse(stream):
+                if event == "start_array" and prefix in wanted:
                     return True
                 if prefix == "" and event in {"start_array", "end_map"}:
                     return False
