@@ -1,10 +1,8 @@
 """Predictions into a project, each exactly once, whatever is killed or cut on the way.
 
 Label Studio has no key that would refuse a double, so its own list is what counts: only what is missing there is
-sent. What needs thought is a request that was given up on, by us or by a killed process, while Label Studio still
-works on it. It is noted on disk before it is sent; whoever finds the note waits until that request has either come
-through or had time enough to, before anything is sent again. What arrives later still is deleted at the end, the
-newer of two: those that were there keep their ids.
+sent. A request that was given up on while Label Studio still works on it is waited for (`in_flight`). What arrives
+later still is deleted at the end, the newer of two: those that were there keep their ids.
 
 The endpoint (1.23.2) writes a request in one transaction, then counts every prediction of the project anew, 2.7 ms
 for each, and answers only then: few large requests are many times faster than many small ones.
@@ -19,12 +17,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 from tator_sdk import bulk
-from tator_sdk.errors import TatorError
-from tator_sdk.files import alone, write_durably
+from tator_sdk.files import alone
+from tator_sdk.in_flight import InFlight
 from tator_sdk.settings import Settings
 from tator_sdk.studio import StudioError
 
@@ -33,9 +30,6 @@ log = logging.getLogger(__name__)
 PUSHED_TOGETHER = 20_000
 MOST_BYTES = 32 * 2**20  # of one request; Label Studio takes 250 MiB, and the proxy before it 200
 WAITS_SECONDS = (1.0, 3.0, 10.0, 30.0)  # before a push is tried again
-# A request is written 0.3 s after each MiB has arrived, on an idle machine; it has this long before it is sent again.
-SETTLE_SECONDS, SETTLE_SECONDS_PER_MIB = 5.0, 1.5
-SETTLE_POLL_SECONDS = 0.5
 
 Moment = Literal["before sending", "sent", "answered"]
 """Points of a request at which a push may be interrupted: it is noted and not sent; it is on its way; its answer is
@@ -103,7 +97,7 @@ class PredictionsOfVersion:
         self._moments = moments
         self._together = PUSHED_TOGETHER if together is None else together
         name = f"{project}-{hashlib.sha256(version.encode()).hexdigest()[:16]}"
-        self._note = _Note(settings.home / "pushes" / f"{name}.json")
+        self._in_flight = InFlight(settings.home / "pushes" / f"{name}.json")
 
     def standing(self) -> dict[int, list[int]]:
         """Their ids by task, oldest first.
@@ -136,7 +130,7 @@ class PredictionsOfVersion:
         """
         push = _Push(tuple(dict.fromkeys(tasks)), prediction_of, before)
         busy = f"The predictions {self._version} of project {self._project} are being pushed by another process."
-        with alone(self._note.path, busy):
+        with alone(self._in_flight.path, busy):
             waits = iter(WAITS_SECONDS)
             while True:
                 answered = push.answered
@@ -152,7 +146,7 @@ class PredictionsOfVersion:
                     time.sleep(wait)
 
     def _push_missing(self, push: _Push) -> None:
-        self._settle()
+        self._in_flight.settle(self._has)
         standing = self.standing()
         push.found(standing)
         missing = [task for task in push.tasks if task not in standing and task not in push.reasons]
@@ -192,7 +186,7 @@ class PredictionsOfVersion:
         """Create predictions; one that Label Studio refuses does not take the others with it."""
         push.before(done)
         content = batch.content
-        self._note.write(batch.tasks[-1], SETTLE_SECONDS + SETTLE_SECONDS_PER_MIB * len(content) / 2**20)
+        self._in_flight.begin(str(batch.tasks[-1]), len(content))
         self._moments("before sending")
         try:
             answer = self._api.post(
@@ -201,7 +195,7 @@ class PredictionsOfVersion:
         except StudioError as error:
             if error.passing and not error.unsent:
                 raise  # the note stays: nobody knows what came of it
-            self._note.clear()
+            self._in_flight.end()
             if error.status not in {400, 413}:
                 raise
             # then it created none: a task of the batch is gone, say, or a proxy takes no request of this size
@@ -214,27 +208,14 @@ class PredictionsOfVersion:
             self._send(batch.half(slice(middle, None)), push, done + middle)
             return
         self._moments("answered")
-        self._note.clear()
+        self._in_flight.end()
         push.answered += 1
         push.expected += int(answer["created"])
         push.complete &= int(answer["created"]) == len(batch.tasks)
 
-    def _settle(self) -> None:
-        """Wait until a request without an answer has come through, or had time enough to."""
-        note = self._note.read()
-        while note is not None:
-            left = note["at"] + note["seconds"] - time.time()
-            try:
-                if any(one.version == self._version for one in self._api.predictions_of_task(note["last_task"])):
-                    break  # written in one go: the last one is there, so all are
-            except StudioError as error:
-                if not error.passing and error.status != 404:
-                    raise
-            if left <= 0:
-                break
-            time.sleep(min(SETTLE_POLL_SECONDS, left))
-        if note is not None:
-            self._note.clear()
+    def _has(self, task: str) -> bool:
+        """Whether a task has its prediction; a request is written in one go, so its last one stands for all."""
+        return any(one.version == self._version for one in self._api.predictions_of_task(int(task)))
 
     def _checked(self, push: _Push) -> Pushed:
         """Count; where that is not what was sent, look what is there, and remove late doubles."""
@@ -283,25 +264,3 @@ class _Push:
             self.there = len(standing.keys() & set(self.tasks))
         self.expected = sum(map(len, standing.values()))
         self.complete = self.expected == len(standing)
-
-
-class _Note:
-    """On disk, the request that is on its way: since when, how long to wait for it, and its last task."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def write(self, last_task: int, seconds: float) -> None:
-        content = {"at": time.time(), "seconds": seconds, "last_task": last_task}
-        write_durably(self.path, json.dumps(content).encode())
-
-    def clear(self) -> None:
-        self.path.unlink(missing_ok=True)
-
-    def read(self) -> dict[str, Any] | None:
-        try:
-            return dict(json.loads(self.path.read_bytes()))
-        except FileNotFoundError:
-            return None
-        except ValueError as error:
-            raise TatorError(f"{self.path} is damaged; delete it once no push has run for a minute.") from error

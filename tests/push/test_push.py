@@ -26,7 +26,7 @@ from tests.push.material import CONFIG, TASKS, VERSION, prediction
 def studio(monkeypatch: pytest.MonkeyPatch) -> FakeLabelStudio:
     made = FakeLabelStudio(CONFIG)
     monkeypatch.setattr("tator_sdk.bulk.open_bulk", lambda _: made.api())
-    monkeypatch.setattr(module, "SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr("tator_sdk.in_flight.SETTLE_SECONDS", 0.0)
     monkeypatch.setattr(module, "WAITS_SECONDS", (0.0, 0.0))
     return made
 
@@ -221,7 +221,7 @@ def test_a_cut_connection_is_taken_up_in_the_same_run(
     seconds: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where Label Studio writes it only after it was cut: it is waited for, and nothing is sent twice."""
-    monkeypatch.setattr(module, "SETTLE_SECONDS", 1.0)
+    monkeypatch.setattr("tator_sdk.in_flight.SETTLE_SECONDS", 1.0)
     monkeypatch.setattr(module, "WAITS_SECONDS", (0.05,))
     studio = FakeLabelStudio(CONFIG, cuts=[seconds])
     with studio.served() as url:

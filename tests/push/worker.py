@@ -15,11 +15,11 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from tator_sdk import push
+from tator_sdk import in_flight, push
 from tator_sdk.settings import Settings
 from tests.push.material import TASKS, VERSION, prediction
 
-push.SETTLE_SECONDS, push.SETTLE_POLL_SECONDS = 0.8, 0.05  # the Label Studio of the test writes in 0.2 s
+in_flight.SETTLE_SECONDS, in_flight.POLL_SECONDS = 0.8, 0.05  # the Label Studio of the test writes in 0.2 s
 
 
 def main(url: str, home: str, moment: str, request: int) -> None:

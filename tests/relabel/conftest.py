@@ -119,7 +119,7 @@ def studio(monkeypatch: pytest.MonkeyPatch) -> FakeStudio:
     for module in ("tator_sdk.studio", "training.relabel"):
         monkeypatch.setattr(f"{module}.open_studio", lambda _: made)
     monkeypatch.setattr("tator_sdk.bulk.open_bulk", lambda _: made.api())
-    monkeypatch.setattr("tator_sdk.push.SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr("tator_sdk.in_flight.SETTLE_SECONDS", 0.0)
     return made
 
 
