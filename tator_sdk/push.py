@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
-from tator_sdk import bulk
+from tator_sdk import bulk, patience
 from tator_sdk.files import alone
 from tator_sdk.in_flight import InFlight
 from tator_sdk.settings import Settings
@@ -29,7 +29,6 @@ log = logging.getLogger(__name__)
 
 PUSHED_TOGETHER = 20_000
 MOST_BYTES = 32 * 2**20  # of one request; Label Studio takes 250 MiB, and the proxy before it 200
-WAITS_SECONDS = (1.0, 3.0, 10.0, 30.0)  # before a push is tried again
 
 Moment = Literal["before sending", "sent", "answered"]
 """Points of a request at which a push may be interrupted: it is noted and not sent; it is on its way; its answer is
@@ -131,14 +130,14 @@ class PredictionsOfVersion:
         push = _Push(tuple(dict.fromkeys(tasks)), prediction_of, before)
         busy = f"The predictions {self._version} of project {self._project} are being pushed by another process."
         with alone(self._in_flight.path, busy):
-            waits = iter(WAITS_SECONDS)
+            waits = iter(patience.WAITS_SECONDS)
             while True:
                 answered = push.answered
                 try:
                     self._push_missing(push)
                     return self._checked(push)
                 except StudioError as error:
-                    waits = iter(WAITS_SECONDS) if push.answered > answered else waits
+                    waits = iter(patience.WAITS_SECONDS) if push.answered > answered else waits
                     wait = next(waits, None)
                     if wait is None or not error.passing:
                         raise

@@ -27,7 +27,7 @@ def studio(monkeypatch: pytest.MonkeyPatch) -> FakeLabelStudio:
     made = FakeLabelStudio(CONFIG)
     monkeypatch.setattr("tator_sdk.bulk.open_bulk", lambda _: made.api())
     monkeypatch.setattr("tator_sdk.in_flight.SETTLE_SECONDS", 0.0)
-    monkeypatch.setattr(module, "WAITS_SECONDS", (0.0, 0.0))
+    monkeypatch.setattr("tator_sdk.patience.WAITS_SECONDS", (0.0, 0.0))
     return made
 
 
@@ -222,7 +222,7 @@ def test_a_cut_connection_is_taken_up_in_the_same_run(
 ) -> None:
     """Also where Label Studio writes it only after it was cut: it is waited for, and nothing is sent twice."""
     monkeypatch.setattr("tator_sdk.in_flight.SETTLE_SECONDS", 1.0)
-    monkeypatch.setattr(module, "WAITS_SECONDS", (0.05,))
+    monkeypatch.setattr("tator_sdk.patience.WAITS_SECONDS", (0.05,))
     studio = FakeLabelStudio(CONFIG, cuts=[seconds])
     with studio.served() as url:
         settings = Settings(label_studio_url=url, label_studio_api_key=SecretStr("legacy"))
