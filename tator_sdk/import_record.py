@@ -52,9 +52,9 @@ class ImportRecords:
         self.folder = settings.home / "imports"
 
     def begin(self, project: int, request: Mapping[str, Any]) -> ImportRecord:
-        """The record of an import: that of an earlier attempt which did not end, or a new one."""
+        """The record of an import: that of the same request before, unless it was undone; or a new one."""
         for record in self.list():
-            if record.state == "begun" and record.project == project and record.request == request:
+            if record.state != "undone" and record.project == project and record.request == request:
                 return record
         record = ImportRecord(f"import-{project}-{secrets.token_hex(6)}", project, dict(request), begun=time.time())
         self._write(record)

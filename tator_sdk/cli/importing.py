@@ -101,7 +101,8 @@ def _run(settings: Settings, console: Console, request: DataImport, dry_run: boo
             bars.update(bar, description=what, completed=done, total=total or None)
 
         def bad(line: BadLine) -> None:
-            bars.console.print(f"[yellow]![/] {escape(str(line))}")
+            said = str(line) if line.number else f"{line.file}: {line.reason}"
+            bars.console.print(f"[yellow]![/] {escape(said)}")
 
         importer = Importer(request, settings, progress, bad)
         try:
@@ -123,10 +124,12 @@ class RateColumn(ProgressColumn):
 
 def show(console: Console, request: DataImport, report: ImportReport, dry_run: bool) -> None:
     """Print what an import did, or would do."""
-    what = "shapes go to tasks that are there" if request.match else "new tasks"
+    console.print(f"[bold]{_count(report.pictures, 'picture')}[/] read.")
     verb = "would become" if dry_run else "became"
-    console.print(f"[bold]{_count(report.pictures, 'picture')}[/] read; {_count(report.created, 'picture')} {verb} "
-                  f"{what}.", soft_wrap=True)  # fmt: skip
+    said = (
+        f"shapes {'would go' if dry_run else 'went'} to tasks that are there" if request.match else f"{verb} a new task"
+    )
+    console.print(f"  {_count(report.created, 'picture')}: {said}")
     for label, count in sorted(report.shapes.regions.items(), key=lambda row: -row[1]):
         console.print(f"  {count:>8}  {escape(label)}")
     lines = [
