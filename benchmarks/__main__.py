@@ -9,7 +9,7 @@ import sys
 import benchmarks
 from benchmarks.report import publish
 
-HELPERS = {"__main__", "head_speed", "material", "report"}
+HELPERS = {"__main__", "data_import", "data_push", "data_polygons", "data_studio", "head_speed", "material", "report"}
 
 
 def main() -> int:

@@ -49,13 +49,19 @@ class LocalFiles:
 
     def __init__(self, document_root: Path) -> None:
         self._root = document_root.resolve()
+        self._folders: dict[Path, str] = {}
 
     def key(self, picture: LabelledPicture) -> str:
         """The address."""
-        path = picture.path.parent.resolve() / picture.path.name
-        if not path.is_relative_to(self._root):
-            raise TatorError(f"{path} lies outside of {self._root}, so Label Studio cannot serve it as a local file.")
-        return f"/data/local-files/?d={quote(path.relative_to(self._root).as_posix())}"
+        folder = picture.path.parent
+        if folder not in self._folders:  # resolving asks the disk about each folder above
+            real = folder.resolve()
+            if not real.is_relative_to(self._root):
+                raise TatorError(
+                    f"{real} lies outside of {self._root}, so Label Studio cannot serve it as local files."
+                )
+            self._folders[folder] = quote((real.relative_to(self._root) / "x").as_posix()[:-1])
+        return f"/data/local-files/?d={self._folders[folder]}{quote(picture.path.name)}"
 
     def places(self, pictures: Sequence[LabelledPicture]) -> list[Place]:
         """Their addresses."""

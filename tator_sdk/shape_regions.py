@@ -96,10 +96,15 @@ class ShapeWriter:
     def _values(self, control: Control, shape: Shape, size_wh: tuple[int, int]) -> list[dict[str, Any]]:
         """Geometries: one, or one for each part of an outline that goes into polygons."""
         kind = control.gives
+        if kind == "box" and isinstance(shape, tuple):  # what most data sets are made of
+            width, height = size_wh
+            x0, y0, x1, y1 = shape
+            places = {"x": x0 / width, "y": y0 / height, "width": (x1 - x0) / width, "height": (y1 - y0) / height}
+            return [{**{name: round(100 * share, DECIMALS) for name, share in places.items()}, "rotation": 0}]
         if not isinstance(shape, Outline):
             if kind != "box":
                 self.written.changed[f"boxes became {_plural(kind)}"] += 1
-            return [geometry_value(control.result_type, shape, None, size_wh)]
+            return [_rounded(geometry_value(control.result_type, shape, None, size_wh))]
         if kind == "polygon":
             if shape.holes:
                 self.written.changed["outlines lost their holes"] += 1
@@ -109,20 +114,21 @@ class ShapeWriter:
             return [{"points": np.round(part * scale, DECIMALS).tolist(), "closed": True} for part in shape.parts]
         self.written.changed[f"outlines became {_plural(kind)}"] += kind != "mask"
         mask = None if kind == "box" else mask_of_outline(shape, size_wh)
-        return [geometry_value(control.result_type, enclosing_xyxy(shape), mask, size_wh)]
+        return [_rounded(geometry_value(control.result_type, enclosing_xyxy(shape), mask, size_wh))]
 
     def _items(
         self, control: Control, label: str, value: Mapping[str, Any], size_wh: tuple[int, int], number: str
     ) -> list[Region]:
         """A region; where the class stands in a ``<Labels>`` beside the tag, two results of one id."""
-        rounded = {key: round(one, DECIMALS) if isinstance(one, float) else one for key, one in value.items()}
         common: dict[str, Any] = {"region_id": number, "to_name": self._image.name, "size_wh": size_wh}
         types = [(control.name, control.result_type)]
         if not control.result_type.endswith("labels"):
             types.append((control.labels_from or control.name, "labels"))
-        return [
-            region(from_name=name, result_type=kind, value=rounded, labels=[label], **common) for name, kind in types
-        ]
+        return [region(from_name=name, result_type=kind, value=value, labels=[label], **common) for name, kind in types]
+
+
+def _rounded(value: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: round(one, DECIMALS) if isinstance(one, float) else one for key, one in value.items()}
 
 
 def _wanted(shape: Shape) -> tuple[Gives, ...]:
