@@ -112,7 +112,8 @@ class ShapeWriter:
                 self.written.changed["objects of several parts became a polygon for each"] += 1
             scale = 100 / np.array(size_wh)
             return [{"points": np.round(part * scale, DECIMALS).tolist(), "closed": True} for part in shape.parts]
-        self.written.changed[f"outlines became {_plural(kind)}"] += kind != "mask"
+        if kind != "mask":
+            self.written.changed[f"outlines became {_plural(kind)}"] += 1
         mask = None if kind == "box" else mask_of_outline(shape, size_wh)
         return [_rounded(geometry_value(control.result_type, enclosing_xyxy(shape), mask, size_wh))]
 

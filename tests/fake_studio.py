@@ -6,7 +6,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -25,7 +25,7 @@ class CutError(Exception):
 
 @dataclass
 class FakeLabelStudio:
-    """Predictions of one project, as Label Studio 1.23.2 keeps them.
+    """Tasks and predictions of one project, as Label Studio 1.23.2 keeps them.
 
     Attributes:
         config: labelling configuration.
@@ -35,7 +35,10 @@ class FakeLabelStudio:
         refuses: tasks for which a whole request is refused.
         fails: raised, one by one, after a request was written.
         write_seconds: how long writing a request takes; it goes on where the caller is gone.
-        cuts: for each of the next requests, seconds from cutting the connection to writing it.
+        cuts: for each of the next requests, seconds from cutting the connection to writing it; None: never.
+        tasks: with ``data``, ``meta``, ``annotations`` and ``predictions``, by number.
+        uploads: names of uploaded files, by number.
+        storages: rows of local storages.
     """
 
     config: str = "<View/>"
@@ -46,8 +49,14 @@ class FakeLabelStudio:
     refuses: set[int] = field(default_factory=set)
     fails: list[Exception] = field(default_factory=list)
     write_seconds: float = 0.0
-    cuts: list[float] = field(default_factory=list)
+    cuts: list[float | None] = field(default_factory=list)
+    tasks: dict[int, dict[str, Any]] = field(default_factory=dict)
+    uploads: dict[int, str] = field(default_factory=dict)
+    storages: list[dict[str, Any]] = field(default_factory=list)
+    refused_names: set[str] = field(default_factory=set)
     listed: int = 0
+    _annotations: int = 0
+    _unique: dict[str, int] = field(default_factory=dict)
     _lock: Any = field(default_factory=threading.RLock, repr=False)
 
     def hold(self, task: int, model_version: str, **more: Any) -> int:
@@ -90,6 +99,32 @@ class FakeLabelStudio:
             return 200, [vars(one) for one in wanted]
         if method == "POST" and parts.path == f"{base}/import/predictions":
             return self._import(json.loads(content))
+        if parts.path == f"{base}/import":
+            return self._import_tasks(json.loads(content)) if content[:1] == b"[" else self._upload(content)
+        if parts.path == "/api/tasks":
+            return self._list_tasks(params)
+        if parts.path == "/api/storages/localfiles":
+            return 200, self.storages
+        if parts.path == f"{base}/file-uploads" and method == "GET":
+            wanted_ids = json.loads(params["ids"]) if "ids" in params else list(self.uploads)
+            return 200, [{"id": number, "file": self.uploads[number]} for number in wanted_ids]
+        if parts.path == f"{base}/file-uploads":
+            for number in json.loads(content)["file_upload_ids"]:
+                del self.uploads[number]
+            return 200, {}
+        if parts.path == "/api/dm/actions" and params["id"] == "delete_tasks":
+            for number in json.loads(content)["selectedItems"]["included"]:
+                del self.tasks[number]
+            return 200, {}
+        if found := re.fullmatch(r"/api/tasks/(\d+)/annotations/", parts.path):
+            return self._annotate(int(found[1]), json.loads(content))
+        if found := re.fullmatch(r"/api/annotations/(\d+)/", parts.path):
+            self._delete_annotation(int(found[1]))
+            return 204, None
+        if method == "DELETE" and parts.path == f"{base}/model-versions/":
+            version = json.loads(content)["model_version"]
+            self.held = [one for one in self.held if one.model_version != version]
+            return 200, {}
         if method == "DELETE" and (found := re.fullmatch(r"/api/predictions/(\d+)/?", parts.path)):
             self.delete(int(found[1]))
             return 204, None
@@ -98,14 +133,78 @@ class FakeLabelStudio:
     def _import(self, predictions: list[dict[str, Any]]) -> tuple[int, Any]:
         if self.refuses & {one["task"] for one in predictions}:
             return 400, {"detail": "task not found"}
-        if self.cuts:
-            threading.Timer(self.cuts.pop(0), self._write, [predictions]).start()
-            raise CutError
+        self._cut(self._write, predictions)
         time.sleep(self.write_seconds)
         kept = self._write(predictions)
         if self.fails:
             raise self.fails.pop(0)
         return 201, {"created": kept}
+
+    def _cut(self, write: Callable[[list[dict[str, Any]]], Any], records: list[dict[str, Any]]) -> None:
+        """End the connection if one is to be cut, and write the records later, or not at all."""
+        if self.cuts:
+            seconds = self.cuts.pop(0)
+            if seconds is not None:
+                threading.Timer(seconds, write, [records]).start()
+            raise CutError
+
+    def _import_tasks(self, tasks: list[dict[str, Any]]) -> tuple[int, Any]:
+        if any(name in json.dumps(task) for task in tasks for name in self.refused_names):
+            return 400, {"detail": "task refused"}
+        self._cut(self._add_tasks, tasks)
+        self._add_tasks(tasks)
+        if self.fails:
+            raise self.fails.pop(0)
+        return 201, {"task_count": len(tasks)}
+
+    def _add_tasks(self, tasks: list[dict[str, Any]]) -> None:
+        with self._lock:
+            self.requests.append(tasks)
+            for task in tasks:
+                number = max(self.tasks, default=0) + 1
+                rows = [self._annotation(row["result"], row.get("id")) for row in task.get("annotations", [])]
+                self.tasks[number] = {"id": number, "meta": {}, "predictions": [], **task, "annotations": rows}
+
+    def _annotation(self, result: Any, import_id: int | None) -> dict[str, Any]:
+        self._annotations += 1
+        now = "2026-01-02T03:04:05.000000Z"
+        return {
+            "id": self._annotations, "result": result, "import_id": import_id, "created_at": now, "updated_at": now,
+        }  # fmt: skip
+
+    def _annotate(self, task: int, given: dict[str, Any]) -> tuple[int, Any]:
+        with self._lock:
+            if given["unique_id"] in self._unique:
+                return 409, {"detail": "Annotation with this unique id already exists"}
+            row = self._annotation(given["result"], given["import_id"])
+            self._unique[given["unique_id"]] = row["id"]
+            self.tasks[task]["annotations"].append(row)
+            return 201, row
+
+    def _list_tasks(self, params: dict[str, str]) -> tuple[int, Any]:
+        found = list(self.tasks.values())
+        if "query" in params:
+            (item,) = json.loads(params["query"])["filters"]["items"]
+            name = item["filter"].rpartition("tasks:")[2]
+            if name == "id":
+                found = [task for task in found if item["value"]["min"] <= task["id"] <= item["value"]["max"]]
+            else:
+                key = name.removeprefix("data.")
+                found = [task for task in found if task["data"].get(key) == item["value"]]
+        size, page = int(params["page_size"]), int(params["page"])
+        return 200, {"total": len(found), "tasks": found[(page - 1) * size : page * size]}
+
+    def _upload(self, content: bytes) -> tuple[int, Any]:
+        names = re.findall(rb'filename="([^"]+)"', content)
+        first = max(self.uploads, default=0) + 1
+        for number, name in enumerate(names, first):
+            self.uploads[number] = f"upload/{self.project}/{number:08x}-{name.decode()}"
+        return 201, {"file_upload_ids": list(range(first, first + len(names)))}
+
+    def _delete_annotation(self, number: int) -> None:
+        for task in self.tasks.values():
+            task["annotations"] = [row for row in task["annotations"] if row["id"] != number]
+        self._unique = {name: row for name, row in self._unique.items() if row != number}
 
     def _write(self, predictions: list[dict[str, Any]]) -> int:
         with self._lock:  # one transaction
