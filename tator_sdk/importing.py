@@ -242,7 +242,9 @@ class Importer:
 
     def _find_there(self, record: ImportRecord | None) -> None:
         """Read the keys of pictures that imports brought, and the addresses that other tasks have."""
-        for task in self._api.tasks(self._request.project, "id", "data", "meta"):
+        tasks = self._api.tasks(self._request.project, "id", "data", "meta")
+        for number, task in enumerate(tasks, 1):
+            self._progress(number, 0, "tasks that are there")
             mark = mark_of(task)
             address = (task.get("data") or {}).get(self._image.value_key)
             if mark is not None:
