@@ -130,7 +130,7 @@ class Importer:
         begun = time.monotonic()
         request = self._request
         with self._api, closing(self._opened()) as reader:
-            self.report.notes += [*reader.notes, *self._about_classes(reader), *self._about_storage(reader)]
+            self.report.notes += [*reader.notes, *self._about_storage(reader)]
             if dry_run:
                 self._look(reader)
             else:
@@ -190,6 +190,7 @@ class Importer:
         for line in reader.strays():
             self._left_out(line)
         self.report.shapes = self._writer.written
+        self.report.notes += self._about_classes()
 
     def _batches(self, reader: DatasetReader, matching: Matching | None) -> Iterator[list[Item]]:
         uploads = isinstance(self._addresses, Uploaded) and matching is None
@@ -290,13 +291,14 @@ class Importer:
         except LabelConfigError as error:
             raise TatorError(f"Project {number}: {error}") from error
 
-    def _about_classes(self, reader: DatasetReader) -> list[str]:
-        missing = self._writer.lacks(reader.classes)
+    def _about_classes(self) -> list[str]:
+        missing = list(self._writer.written.missing)
         if not missing:
             return []
+        again = "" if not self.report.id else f", then `tator import --undo {self.report.id}` and import again"
         return [
-            f"The configuration has no label for {', '.join(missing)}, so their shapes are left out. To have them, add "
-            f"{self._writer.mend(missing)}"
+            f"The configuration has no label for {', '.join(missing)}. To have their shapes, add "
+            f"{self._writer.mend(missing)}{again}."
         ]
 
     def _about_storage(self, reader: DatasetReader) -> list[str]:

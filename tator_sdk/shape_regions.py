@@ -70,10 +70,6 @@ class ShapeWriter:
                 made += self._items(control, label, value, size_wh, f"{prefix}{len(made)}")
         return made
 
-    def lacks(self, classes: Iterable[str]) -> list[str]:
-        """Those of the classes that no tag has."""
-        return [name for name in classes if self._place(name, FOR_BOXES) is None]
-
     def mend(self, missing: Iterable[str]) -> str:
         """What to add to the configuration, as XML."""
         tag = self._controls[0]

@@ -37,7 +37,9 @@ def studio(stack: DemoStack) -> Any:
 
 @pytest.fixture
 def project(studio: Any) -> Iterator[int]:
-    number = studio.projects.create(title="Data", label_config=CONFIG.replace("Bus", "Star")).id
+    number = studio.projects.create(
+        title="Data", label_config=CONFIG.replace('value="Bus"/>', 'value="Bus"/><Label value="Star"/>')
+    ).id
     yield number
     studio.projects.delete(number)
 
