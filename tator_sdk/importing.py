@@ -130,7 +130,7 @@ class Importer:
         begun = time.monotonic()
         request = self._request
         with self._api, closing(self._opened()) as reader:
-            self.report.notes += [*reader.notes, *self._about_storage(reader)]
+            self.report.notes += [*reader.notes, *self._about_storage()]
             if dry_run:
                 self._look(reader)
             else:
@@ -301,7 +301,7 @@ class Importer:
             f"{self._writer.mend(missing)}{again}."
         ]
 
-    def _about_storage(self, reader: DatasetReader) -> list[str]:
+    def _about_storage(self) -> list[str]:
         """Label Studio serves local files only to projects that have a storage for their folder."""
         if self._request.local_files is None:
             return []
