@@ -103,6 +103,45 @@ class WarmUp(JobRequest):
         return self
 
 
+class DataImport(JobRequest):
+    """Import of a data set in files into a project."""
+
+    path: Path = Field(description="Folder, zip, COCO .json or data.yaml of the data set.")
+    kind: Literal["yolo", "detect", "segment", "obb", "coco"] = Field(description="What the data set is.")
+    project: int = Field(ge=1, description="Label Studio project that takes it.")
+    target: Literal["annotations", "predictions"] = Field(
+        "annotations", description="What shapes become: annotations, as if people had drawn them, or predictions."
+    )
+    model_version: str = Field("import", min_length=1, description="With predictions: what they are shown as.")
+    local_files: Path | None = Field(
+        None,
+        description="Pictures are not uploaded but served by Label Studio from this folder, its "
+        "LOCAL_FILES_DOCUMENT_ROOT.",
+    )
+    url_prefix: str | None = Field(None, description="Pictures are at this web address with their names behind it.")
+    match: bool = Field(
+        False, description="Make no tasks: shapes go to the tasks that have a picture of the same file name."
+    )
+    empty_as_annotation: bool = Field(
+        False, description="A picture without shapes is labelled as showing nothing; otherwise its task is unlabelled."
+    )
+    names: Path | None = Field(None, description="File of YOLO classes' names. Default: found.")
+    images: Path | None = Field(None, description="Folder of a COCO file's pictures. Default: found.")
+
+    @model_validator(mode="after")
+    def _one_place(self) -> DataImport:
+        given = [
+            name
+            for name, value in (("--local-files", self.local_files), ("--url-prefix", self.url_prefix))
+            if value is not None
+        ]
+        if self.match:
+            given.append("--match")
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} exclude each other; give one of them, or none to upload")
+        return self
+
+
 class Export(JobRequest):
     """Writing of a project's annotations, or of one version's predictions, as a data set."""
 

@@ -21,6 +21,7 @@ from tator_sdk.formats.rings import split_ring
 SLACK = 0.01  # of the picture, that a box or a polygon may reach out of it before it is a mistake
 ORIENTED_SLACK = 1.0  # an oriented box at the border has corners far outside
 LONGEST_LINE = 8 * 2**20
+PIXELS = "coordinates outside 0..1: are they pixels?"
 
 
 def read_lines(
@@ -110,15 +111,17 @@ def _shape(values: list[float], kind: str, size_wh: tuple[int, int]) -> Shape:
 
 
 def _box(values: list[float], size_wh: tuple[int, int]) -> Shape:
+    # plain numbers: numpy takes fifty microseconds longer, which is most of the time that a box takes
     cx, cy, width, height = values
-    corners = np.array([[cx - width / 2, cy - height / 2], [cx + width / 2, cy + height / 2]])
-    _refuse_pixels(corners, SLACK)
-    (x0, y0), (x1, y1) = corners.clip(0, 1) * np.array(size_wh, np.float64)
+    x0, y0, x1, y1 = cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2
+    if min(x0, y0, x1, y1) < -SLACK or max(x0, y0, x1, y1) > 1 + SLACK:
+        raise ValueError(PIXELS)
+    x0, y0, x1, y1 = (min(max(edge, 0.0), 1.0) for edge in (x0, y0, x1, y1))
     if x1 <= x0 or y1 <= y0:
         raise ValueError("the box has no area")
-    return float(x0), float(y0), float(x1), float(y1)
+    return x0 * size_wh[0], y0 * size_wh[1], x1 * size_wh[0], y1 * size_wh[1]
 
 
 def _refuse_pixels(points: NDArray[np.float64], slack: float) -> None:
     if points.min() < -slack or points.max() > 1 + slack:
-        raise ValueError("coordinates outside 0..1: are they pixels?")
+        raise ValueError(PIXELS)

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from tator_ml.learning.stores import head_registry
-from tator_sdk import studio as sdk
+from tator_sdk import push as sdk
 from tator_sdk.errors import TatorError
 from tator_sdk.requests import Relabel
 from tator_sdk.settings import Settings
@@ -116,7 +116,7 @@ def test_without_its_notes_a_job_still_pushes_each_once(
 def test_a_push_without_an_answer_is_not_repeated_blindly(
     studio: FakeStudio, settings: Settings, job: LocalJob, version: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sdk, "WAITS_SECONDS", (0.0,))
+    monkeypatch.setattr("tator_sdk.patience.WAITS_SECONDS", (0.0,))
     doubtful(studio, 3, 14)
     studio.fails = [httpx.ReadTimeout("went through all the same")]
     report = run(settings, job)

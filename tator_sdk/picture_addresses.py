@@ -1,0 +1,127 @@
+"""Where Label Studio finds the pictures of a data set: below its local files, under a prefix, or uploaded to it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import quote
+
+from tator_sdk.bulk import BulkApi
+from tator_sdk.errors import TatorError
+from tator_sdk.formats.dataset import LabelledPicture
+
+HASHED_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a picture is.
+
+    Attributes:
+        address: as it goes into a task's data.
+        upload: number of the uploaded file; None where nothing was uploaded.
+    """
+
+    address: str
+    upload: int | None = None
+
+
+class Addresses(Protocol):
+    """Gives pictures their addresses."""
+
+    def key(self, picture: LabelledPicture) -> str:
+        """What tells the picture from all others of a project, the same at every run.
+
+        Raises:
+            TatorError: it cannot be referred to.
+        """
+
+    def places(self, pictures: Sequence[LabelledPicture]) -> list[Place]:
+        """Where they are, in their order; made so where need be."""
+
+
+class LocalFiles:
+    """Pictures below the folder that Label Studio serves as local files; nothing but records travels."""
+
+    def __init__(self, document_root: Path) -> None:
+        self._root = document_root.resolve()
+        self._folders: dict[Path, str] = {}
+
+    def key(self, picture: LabelledPicture) -> str:
+        """The address."""
+        folder = picture.path.parent
+        if folder not in self._folders:  # resolving asks the disk about each folder above
+            real = folder.resolve()
+            if not real.is_relative_to(self._root):
+                raise TatorError(
+                    f"{real} lies outside of {self._root}, so Label Studio cannot serve it as local files."
+                )
+            self._folders[folder] = quote((real.relative_to(self._root) / "x").as_posix()[:-1])
+        return f"/data/local-files/?d={self._folders[folder]}{quote(picture.path.name)}"
+
+    def places(self, pictures: Sequence[LabelledPicture]) -> list[Place]:
+        """Their addresses."""
+        return [Place(self.key(picture)) for picture in pictures]
+
+
+class UrlPrefix:
+    """Pictures that a web server has, under the names that the data set gives them."""
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix.rstrip("/")
+
+    def key(self, picture: LabelledPicture) -> str:
+        """The address."""
+        return f"{self._prefix}/{quote(picture.name)}"
+
+    def places(self, pictures: Sequence[LabelledPicture]) -> list[Place]:
+        """Their addresses."""
+        return [Place(self.key(picture)) for picture in pictures]
+
+
+class Uploaded:
+    """Pictures that are uploaded to Label Studio, known again by name and content."""
+
+    MOST_FILES = 50  # of one request; Label Studio takes 100
+    MOST_BYTES = 64 * 2**20
+
+    def __init__(self, api: BulkApi, project: int) -> None:
+        self._api = api
+        self._project = project
+
+    def key(self, picture: LabelledPicture) -> str:
+        """Its name with a hash of its content: Label Studio gives a file another address at each upload."""
+        digest = hashlib.sha256()
+        with picture.path.open("rb") as file:
+            while chunk := file.read(HASHED_CHUNK):
+                digest.update(chunk)
+        return f"sha256:{digest.hexdigest()[:32]}/{picture.name}"
+
+    def places(self, pictures: Sequence[LabelledPicture]) -> list[Place]:
+        """Upload them, some at a time.
+
+        Raises:
+            StudioError: Label Studio refuses, or does not answer.
+        """
+        found: list[Place] = []
+        waiting: list[tuple[str, bytes]] = []
+        size = 0
+        for picture in pictures:
+            content = picture.path.read_bytes()
+            if waiting and (len(waiting) == self.MOST_FILES or size + len(content) > self.MOST_BYTES):
+                found += self._upload(waiting)
+                waiting, size = [], 0
+            waiting.append((picture.path.name, content))
+            size += len(content)
+        return found + (self._upload(waiting) if waiting else [])
+
+    def _upload(self, files: Sequence[tuple[str, bytes]]) -> list[Place]:
+        answer = self._api.upload(f"/api/projects/{self._project}/import", files, {"commit_to_project": "false"})
+        numbers = [int(number) for number in answer["file_upload_ids"]]
+        rows = self._api.get(f"/api/projects/{self._project}/file-uploads", ids=json.dumps(numbers))
+        names = {int(row["id"]): str(row["file"]) for row in rows}
+        return [Place(f"/data/{names[number]}", number) for number in numbers]
