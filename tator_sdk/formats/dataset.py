@@ -10,12 +10,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from tator_sdk.errors import TatorError
 from tator_sdk.geometry import Outline as Outline
 from tator_sdk.geometry import Ring as Ring
 from tator_sdk.geometry import Xyxy
 from tator_sdk.regions import RotatedBox
 
+
+class DatasetError(TatorError):
+    """A data set that cannot be used at all; the message says what is missing."""
+
+
 Shape = Xyxy | RotatedBox | Outline
+
+
+def enclosing_xyxy(shape: Shape) -> Xyxy:
+    """The upright box around a shape, in pixels."""
+    return shape if isinstance(shape, tuple) else shape.enclosing_xyxy()
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +46,13 @@ class LabelledShape:
 
 @dataclass(frozen=True)
 class BadLine:
-    """A line that was left out, and why."""
+    """A line that was left out, and why.
+
+    Attributes:
+        file: it stands in.
+        number: of the line, from 1; in a JSON file that of the entry in its list; 0 where it is the whole file.
+        reason: in words that end the sentence ``file:number: …``.
+    """
 
     file: Path
     number: int
@@ -71,12 +88,22 @@ class DatasetReader(Protocol):
 
     Attributes:
         classes: names, in the order of their indices.
+        kind: ``detect``, ``segment``, ``obb``, ``coco``, or ``auto`` where each line decides for itself.
+        notes: what was decided or noticed on opening, in sentences.
     """
 
     classes: tuple[str, ...]
+    kind: str
+    notes: tuple[str, ...]
 
     def __len__(self) -> int:
         """How many pictures there are."""
 
     def pictures(self) -> Iterator[LabelledPicture]:
-        """Each of them, in an order that is the same every time."""
+        """Each of them, in an order that is the same every time; one that cannot be read is among the strays."""
+
+    def strays(self) -> Iterator[BadLine]:
+        """What belongs to no picture, and pictures that cannot be read: complete once ``pictures()`` is through."""
+
+    def close(self) -> None:
+        """Give back what it holds: a folder that an archive was unpacked to, an index. Files stay untouched."""

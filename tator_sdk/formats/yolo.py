@@ -1,164 +1,149 @@
-"""YOLO folders: pictures, one text file of boxes for each, and the classes' names.
-
-A line is ``class cx cy w h`` in shares of the picture (https://docs.ultralytics.com/datasets/detect), or a
-polygon ``class x1 y1 x2 y2 …``, of which the box around it is taken.
-"""
+"""YOLO folders: pictures, one text file of shapes for each, and the classes' names."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
-from tator_sdk.errors import TatorError
-from tator_sdk.formats.dataset import BadLine
-from tator_sdk.geometry import Xyxy
+from tator_sdk.formats.dataset import BadLine, DatasetError, LabelledPicture
+from tator_sdk.formats.names import LABEL_MAPS, YAML, DataYaml, find_names, find_yaml, read_yaml
+from tator_sdk.formats.pictures import PictureError, picture_size
+from tator_sdk.formats.yolo_layout import Layout, PictureFolder, require_folder
+from tator_sdk.formats.yolo_lines import numbered_lines, read_lines
 
-PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
-LABEL_MAPS = ("labelmap.txt", "classes.txt", "labels.txt", "data.yaml", "data.yml")
-
-
-class YoloError(TatorError):
-    """A folder that cannot be used at all; the message says what is missing."""
-
-
-@dataclass(frozen=True)
-class YoloLine:
-    """One object: its class's index, and the box in shares of the picture's width and height."""
-
-    index: int
-    box: Xyxy
-    number: int
+KINDS = ("detect", "segment", "obb")
+SAMPLED_FILES = 200
+FOUR_POINTS = 9  # words of a line: its class, and four points
 
 
-@dataclass(frozen=True)
-class YoloPicture:
-    """A picture with its objects; ``bad`` are lines of its file that could not be used."""
+class YoloReader:
+    """A YOLO data set, read a picture at a time; `DatasetReader`.
 
-    path: Path
-    lines: tuple[YoloLine, ...]
-    bad: tuple[BadLine, ...] = ()
-
-
-def find_names(folder: Path, named: Path | None = None) -> list[str]:
-    """Names of the classes, in the order of their indices.
-
-    Args:
-        folder: of the pictures; the file is looked for there, and up to two folders above.
-        named: the file itself, where it was given.
-
-    Raises:
-        YoloError: no such file, or no names in it.
+    Splits are found in all their usual shapes: ``images/train`` with ``labels/train``, ``train/images`` with
+    ``train/labels``, labels beside the pictures, or where a ``data.yaml`` says.
     """
-    folders = (folder, folder.parent, folder.parent.parent)
-    candidates = [named] if named else [place / name for place in folders for name in LABEL_MAPS]
-    for path in candidates:
-        if path.is_file():
-            names = _yaml_names(path) if path.suffix in {".yaml", ".yml"} else _lines(path)
-            if not names:
-                raise YoloError(f"{path} names no classes.")
-            return names
-    if named:
-        raise YoloError(f"There is no file {named} with the classes' names.")
-    raise YoloError(f"No class names beside {folder}: put a {LABEL_MAPS[0]} there, one name a line.")
 
+    def __init__(
+        self,
+        root: Path,
+        *,
+        labels: Path | None = None,
+        names: Path | None = None,
+        kind: str = "auto",
+        inside: Path | None = None,
+    ) -> None:
+        """Find the data set.
 
-def read_folder(images: Path, labels: Path | None, classes: int) -> Iterator[YoloPicture]:
-    """Pictures of a folder in order of their names, each with its objects; one without a file has none.
+        Args:
+            root: its folder, the folder of its pictures, or its ``data.yaml``.
+            labels: folder of the label files, with the same folders in it as that of the pictures. Default: found.
+            names: file of the classes' names. Default: found.
+            kind: ``detect``, ``segment``, ``obb``, or ``auto``: what its metadata says, else a box for four numbers
+                and a polygon for more.
+            inside: folder that nothing in the set's metadata may lead out of, for sets from an archive.
 
-    Args:
-        images: folder of the pictures, folders in it included.
-        labels: folder of the text files, with the same folders in it; by default ``labels`` where the path says
-            ``images``, else beside the pictures.
-        classes: how many there are; an index beyond them is a bad line.
+        Raises:
+            DatasetError: there is no such folder, no picture in it, or no names.
+        """
+        if root.suffix in YAML and root.is_file():
+            names = names or root
+            root = root.parent
+        require_folder(root)
+        if labels is not None:
+            require_folder(labels)
+        self.classes = tuple(find_names(root, names, inside))
+        yaml, notes = _metadata(root, names, self.classes)
+        entries = yaml if yaml and yaml.splits and labels is None and yaml.path.parent == root else None
+        self._layout = Layout(root, labels, entries, inside)
+        self._unreadable: list[BadLine] = []
+        self.kind = kind if kind in KINDS else yaml.task if yaml and yaml.task in KINDS else "auto"
+        self._count: int | None = None
+        if not any(one.files for one in self._layout.folders()):
+            raise DatasetError(f"There are no pictures in {root}.")
+        self.notes = (*notes, *self._layout.remarks())
+        if self.kind == "auto" and self._only_four_points():
+            self.notes += (
+                f"Every line in {root} has four points: they are read as polygons; if they are oriented boxes, "
+                "say so with --kind obb.",
+            )
 
-    Raises:
-        YoloError: there is no such folder, or no picture in it.
-    """
-    if not images.is_dir():
-        raise YoloError(f"There is no folder {images}.")
-    if labels is not None and not labels.is_dir():
-        raise YoloError(f"There is no folder {labels}.")
-    paths = sorted(path for path in images.rglob("*") if path.suffix.lower() in PICTURES and path.is_file())
-    if not paths:
-        raise YoloError(f"There are no pictures in {images}.")
-    for path in paths:
-        file = _label_file(path, images, labels)
-        if not file.is_file():
-            yield YoloPicture(path, ())
-            continue
-        lines, bad = [], []
-        for number, text in enumerate(file.read_text("utf-8-sig", "replace").splitlines(), 1):
-            if not text.strip():
+    def __len__(self) -> int:
+        if self._count is None:
+            self._count = sum(len(one.files) for one in self._layout.folders())
+        return self._count
+
+    def pictures(self) -> Iterator[LabelledPicture]:
+        """Each picture; one without a label file has no shapes. See `DatasetReader`."""
+        self._unreadable.clear()
+        names: dict[str, str] = {}
+        for place in self._layout.folders():
+            names.clear()
+            for file in place.files:
+                path, labels = place.folder / file, _label_file(place, file)
+                try:
+                    size_wh = picture_size(path)
+                except PictureError as error:
+                    self._unreadable.append(_unreadable(path, labels, str(error)))
+                    continue
+                shapes, bad = read_lines(labels, self.kind, self.classes, size_wh) if labels.is_file() else ((), ())
+                twin = names.setdefault(labels.stem, file)
+                if twin != file and labels.is_file():
+                    reason = f"its name is that of two pictures, {twin} and {file}: both have its shapes"
+                    bad += (BadLine(labels, 0, reason),)
+                yield LabelledPicture(path, place.prefix + file, size_wh, shapes, place.split, bad)
+
+    def strays(self) -> Iterator[BadLine]:
+        """Label files without a picture, and pictures that cannot be read. See `DatasetReader`."""
+        yield from self._unreadable
+        stems: dict[Path, set[str]] = {}
+        for place in self._layout.folders():
+            stems.setdefault(place.labels, set()).update(_label_file(place, file).stem for file in place.files)
+        for folder in self._layout.label_trees():
+            if not folder.is_dir():
                 continue
-            try:
-                lines.append(_parsed(text, number, classes))
-            except ValueError as error:
-                bad.append(BadLine(file, number, str(error)))
-        yield YoloPicture(path, tuple(lines), tuple(bad))
+            for path in sorted(folder.iterdir()):
+                if path.suffix == ".txt" and path.name not in LABEL_MAPS and path.stem not in stems.get(folder, ()):
+                    lines = sum(1 for _ in numbered_lines(path))
+                    if lines:
+                        yield BadLine(path, 0, f"there is no picture of this name; its {_count(lines)} left out")
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def _only_four_points(self) -> bool:
+        """Whether the first label files have nothing but lines of four points, which two kinds have."""
+        lengths: set[int] = set()
+        files = (_label_file(place, file) for place in self._layout.folders() for file in place.files)
+        for path in islice((path for path in files if path.is_file()), SAMPLED_FILES):
+            lengths.update(len(text.split()) for _, text in islice(numbered_lines(path), 100))
+        return lengths == {FOUR_POINTS}
 
 
-def _label_file(path: Path, images: Path, labels: Path | None) -> Path:
-    relative = path.relative_to(images).with_suffix(".txt")
-    if labels is not None:
-        return labels / relative
-    parts = list(images.absolute().parts)
-    if "images" in parts:
-        last = len(parts) - 1 - parts[::-1].index("images")
-        beside = Path(*parts[:last], "labels", *parts[last + 1 :])
-        if beside.is_dir():
-            return beside / relative
-    return path.with_suffix(".txt")
-
-
-def _parsed(text: str, number: int, classes: int) -> YoloLine:
-    words = text.split()
+def _metadata(root: Path, names: Path | None, classes: tuple[str, ...]) -> tuple[DataYaml | None, list[str]]:
+    """The ``data.yaml`` of a data set, and what is odd about it."""
+    path = names if names and names.suffix in YAML else find_yaml(root)
+    if path is None:
+        return None, []
     try:
-        values = [float(word) for word in words]
-    except ValueError:
-        raise ValueError(f"not a row of numbers: {text[:60]!r}") from None
-    if not all(math.isfinite(value) for value in values):
-        raise ValueError("a number that is not finite")
-    index = int(values[0])
-    if index != values[0] or not 0 <= index < classes:
-        raise ValueError(f"class {words[0]} is not among the {classes} that are named")
-    rest = values[1:]
-    if len(rest) == 4:
-        cx, cy, width, height = rest
-        box = (cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2)
-    elif len(rest) >= 6 and len(rest) % 2 == 0:
-        xs, ys = rest[0::2], rest[1::2]
-        box = (min(xs), min(ys), max(xs), max(ys))
-    else:
-        raise ValueError(f"{len(rest)} numbers after the class: a box has 4, a polygon 6 or more in pairs")
-    slack = 0.01
-    if min(box) < -slack or max(box) > 1 + slack:
-        raise ValueError("coordinates outside 0..1: are they pixels?")
-    clipped = tuple(min(max(edge, 0.0), 1.0) for edge in box)
-    if clipped[2] <= clipped[0] or clipped[3] <= clipped[1]:
-        raise ValueError("the box has no area")
-    return YoloLine(index, (clipped[0], clipped[1], clipped[2], clipped[3]), number)
+        yaml = read_yaml(path)
+    except DatasetError as error:  # the names came from another file
+        return None, [str(error)]
+    if yaml.names != classes:
+        return yaml, [f"{path} names other classes than the file that was taken: {', '.join(classes[:8])}, …"]
+    return yaml, []
 
 
-def _lines(path: Path) -> list[str]:
-    try:
-        return [line.strip() for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
-    except UnicodeDecodeError as error:
-        raise YoloError(f"{path} is not UTF-8 text; save it as such.") from error
+def _label_file(place: PictureFolder, file: str) -> Path:
+    return place.labels / (file.rpartition(".")[0] + ".txt")
 
 
-def _yaml_names(path: Path) -> list[str]:
-    import yaml
+def _unreadable(path: Path, labels: Path, reason: str) -> BadLine:
+    if not path.exists():
+        reason = "the picture is not there"
+    lines = sum(1 for _ in numbered_lines(labels)) if labels.is_file() else 0
+    return BadLine(path, 0, f"{reason}; its {_count(lines)} left out" if lines else reason)
 
-    try:
-        content = yaml.safe_load(path.read_text("utf-8-sig"))
-        names = content["names"]
-        if isinstance(names, dict):  # indices may be written as text
-            numbered = {int(index): name for index, name in names.items()}
-            names = [numbered[index] for index in range(len(names))]  # a gap would move all that follow
-        if not isinstance(names, list):
-            raise TypeError("neither a list nor a mapping")
-        return [str(name) for name in names]
-    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
-        raise YoloError(f"{path} has no readable `names`: a list, or a mapping from 0 on without a gap.") from error
+
+def _count(lines: int) -> str:
+    return "1 line is" if lines == 1 else f"{lines} lines are"

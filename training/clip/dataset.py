@@ -22,7 +22,8 @@ from tator_ml.learning.examples import Examples, revision
 from tator_ml.learning.stores import example_store
 from tator_sdk.annotations import addresses_of, labelled_boxes
 from tator_sdk.errors import TatorError
-from tator_sdk.formats.yolo import find_names, read_folder
+from tator_sdk.formats.dataset import enclosing_xyxy
+from tator_sdk.formats.yolo import YoloReader
 from tator_sdk.geometry import Xyxy, area_xyxy
 from tator_sdk.requests import HeadTraining
 from tator_sdk.settings import Settings
@@ -168,35 +169,34 @@ def _resolve(project: int, examples: Examples, fetcher: ImageFetcher, job: Job) 
 def of_yolo(request: HeadTraining, settings: Settings, store: ImageStore, job: Job) -> Dataset:
     """A folder's boxes; bad lines are noted with file and line, and never stop the good ones."""
     assert request.images_path is not None  # noqa: S101
-    images = request.images_path.expanduser()
-    names = find_names(images, request.labelmap_path)
+    reader = YoloReader(request.images_path.expanduser(), labels=request.labels_path, names=request.labelmap_path)
     items: list[Item] = []
     sizes: dict[str, tuple[int, int]] = {}
     paths: dict[str, Path] = {}
-    notes: list[str] = []
-    for done, picture in enumerate(read_folder(images, request.labels_path, len(names)), 1):
+    notes: list[str] = list(reader.notes)
+    for done, picture in enumerate(reader.pictures(), 1):
         job.progress(done, 0, "reading the folder")
         notes += [str(bad) for bad in picture.bad]
-        if not picture.lines:
+        if not picture.shapes:
             continue
         data = picture.path.read_bytes()
         try:
-            width, height = image_size(data, settings.image_max_pixels)
+            size_wh = image_size(data, settings.image_max_pixels)
         except ImageError as error:
             notes.append(f"{picture.path}: {error}")
             continue
         image = hashlib.sha256(data).hexdigest()
-        paths[image], sizes[image] = picture.path, (width, height)
-        for line in picture.lines:
-            x0, y0, x1, y1 = line.box
-            box = ImageBox(image, (x0 * width, y0 * height, x1 * width, y1 * height))
-            items.append(Item(box, names[line.index], {"file": picture.path.name, "line": line.number}))
+        paths[image], sizes[image] = picture.path, size_wh
+        for one in picture.shapes:
+            box = ImageBox(image, enclosing_xyxy(one.shape))
+            items.append(Item(box, one.label, {"file": picture.path.name, "line": one.line}))
+    notes += [str(stray) for stray in reader.strays()]
 
     def provide(image: str) -> None:
         if image not in store and store.put(paths[image].read_bytes()) != image:
             raise ImageError(f"The picture {paths[image]} changed while it was read.")
 
-    return Dataset(tuple(items), tuple(dict.fromkeys(names)), sizes, provide, tuple(notes))
+    return Dataset(tuple(items), tuple(dict.fromkeys(reader.classes)), sizes, provide, tuple(notes))
 
 
 def with_background(dataset: Dataset, each: int, seed: int) -> Dataset:

@@ -1,0 +1,113 @@
+"""Several rings in one line, and back: how YOLO-seg, which knows one polygon an object, keeps parts and holes.
+
+Rings are joined by a bridge of no width, there and back between their nearest corners, as ultralytics'
+``merge_multi_segment`` does for COCO's parts. Filled by the even-odd rule (``cv2.fillPoly``, which ultralytics and
+supervision use) the line covers what the outline covers, holes included, but for the bridge's own pixels.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tator_sdk.formats.dataset import Outline, Ring
+
+MOST_BRIDGES = 1000
+
+
+def join_rings(outline: Outline) -> Ring:
+    """An outline as one ring (N, 2) in pixels; a single part without holes stays as it is."""
+    joined = outline.parts[0]
+    left = [*outline.parts[1:], *outline.holes]
+    while left:
+        nearest = [_nearest(joined, ring) for ring in left]
+        chosen = min(range(len(left)), key=lambda index: nearest[index][0])
+        _, here, there = nearest[chosen]
+        ring = left.pop(chosen)
+        around = np.concatenate([ring[there:], ring[: there + 1]])
+        joined = np.concatenate([joined[: here + 1], around, joined[here:]])
+    return joined
+
+
+def split_ring(ring: Ring) -> Outline:
+    """What ``join_rings`` joined: rings apart from each other, those inside another one as holes.
+
+    A bridge is an edge that the ring goes through in both directions, at exactly the same corners.
+    """
+    rings = _without_bridges(ring)
+    if len(rings) == 1:
+        return Outline((rings[0],))
+    parts: list[Ring] = []
+    holes: list[Ring] = []
+    for index, one in enumerate(rings):
+        inside = sum(_contains(other, one) for place, other in enumerate(rings) if place != index)
+        (holes if inside % 2 else parts).append(one)
+    return Outline(tuple(parts), tuple(holes)) if parts else Outline((ring,))
+
+
+def signed_area(ring: Ring) -> float:
+    """Area in square pixels; positive where the corners run clockwise on the screen (y downwards)."""
+    x, y = (ring - ring[0]).T
+    return float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum()) / 2
+
+
+def _nearest(one: Ring, other: Ring) -> tuple[float, int, int]:
+    """Squared distance of the two nearest corners, and which they are."""
+    best = (np.inf, 0, 0)
+    for begin in range(0, len(one), 256):  # so that long rings need no matrix of all their corners
+        part = one[begin : begin + 256]
+        squared = ((part[:, None] - other[None]) ** 2).sum(2)
+        at = int(squared.argmin())
+        here, there = divmod(at, len(other))
+        if squared[here, there] < best[0]:
+            best = (float(squared[here, there]), begin + here, there)
+    return best
+
+
+def _without_bridges(ring: Ring) -> list[Ring]:
+    waiting: list[NDArray[np.float64]] = [ring]
+    rings: list[Ring] = []
+    while waiting:
+        one = waiting.pop()
+        cut = _bridge(one) if len(rings) + len(waiting) < MOST_BRIDGES else None
+        if cut is None:
+            rings.append(one)
+            continue
+        first, second = cut
+        # … a b … b a …: the edge a→b is left out, and its way back b→a
+        inner, outer = one[first + 1 : second], np.concatenate([one[:first], one[second + 1 :]])
+        pieces = [piece for piece in (outer, inner) if len(piece) >= 3]
+        if len(pieces) < 2 or min(abs(signed_area(piece)) for piece in pieces) == 0:
+            rings.append(one)  # a spike rather than a bridge: left as it was drawn
+        else:
+            waiting += pieces
+    return rings
+
+
+def _bridge(ring: Ring) -> tuple[int, int] | None:
+    """Indices i < j of an edge i→i+1 that the edge j→j+1 goes back; the shortest way around first."""
+    corners = [tuple(corner) for corner in ring.tolist()]
+    count = len(corners)
+    seen: dict[tuple[object, object], int] = {}
+    for index, corner in enumerate(corners):
+        following = corners[(index + 1) % count]
+        back = seen.get((following, corner))
+        if back is not None and corner != following and index - back > 3 and (index < count - 1 or back > 0):
+            return back, index
+        seen[(corner, following)] = index
+    return None
+
+
+def _contains(ring: Ring, other: Ring) -> bool:
+    """Whether ``other`` lies inside of ``ring``, rings that do not cross: decided by most of its edges' middles."""
+    middles = (other + np.roll(other, -1, axis=0)) / 2
+    return sum(_inside(ring, x, y) for x, y in middles[:9].tolist()) * 2 > min(len(middles), 9)
+
+
+def _inside(ring: Ring, x: float, y: float) -> bool:
+    x0, y0 = ring.T
+    x1, y1 = np.roll(ring, -1, axis=0).T
+    crosses = (y0 > y) != (y1 > y)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        at = x0 + (y - y0) / (y1 - y0) * (x1 - x0)
+    return bool((crosses & (x < at)).sum() % 2)
