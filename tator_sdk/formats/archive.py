@@ -90,6 +90,10 @@ def unpack(
             _refuse(archive, entries, limits, shutil.disk_usage(folder.parent).free)
             partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
             try:
+                for entry in source.infolist():
+                    name = entry.filename.replace("\\", "/").rstrip("/")
+                    if entry.is_dir() and name and not _unsafe(entry, name):
+                        partial.joinpath(*PurePosixPath(name).parts).mkdir(parents=True, exist_ok=True)
                 unpacked = _write(source, entries, archive, partial, limits, progress)
                 if folder.exists():
                     folder.rmdir()  # it is empty

@@ -1,8 +1,9 @@
 """COCO files of objects (https://cocodataset.org/#format-data): boxes, polygons of several parts, run lengths.
 
-Two things COCO does not have are read where other programs put them: ``rotation`` beside ``bbox`` (degrees clockwise;
-Tator writes it together with the four corners as ``segmentation``, alone it turns the box about its top-left corner as
-Label Studio does), and ``attributes.rotation`` (CVAT: about the centre).
+A polygon of four corners that is an upright rectangle is read as a box: that is how boxes are written for programs
+that ask for a ``segmentation``. Two things COCO does not have are read where other programs put them: ``rotation``
+beside ``bbox`` (degrees clockwise; Tator writes it together with the four corners as ``segmentation``, alone it turns
+the box about its top-left corner as Label Studio does), and ``attributes.rotation`` (CVAT: about the centre).
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from tator_sdk.formats.coco_index import CocoImage, CocoIndex, looks_like_coco
 from tator_sdk.formats.dataset import BadLine, DatasetError, LabelledPicture, LabelledShape, Outline, Ring, Shape
 from tator_sdk.formats.masks import mask_of_rle, outline_of_mask
 from tator_sdk.formats.oriented import rotated_box
-from tator_sdk.formats.pictures import PictureError, picture_size
 from tator_sdk.formats.yolo_layout import SPLITS
 from tator_sdk.geometry import clip_xyxy
+from tator_sdk.images import ImageError, file_size_wh
 from tator_sdk.regions import RotatedBox
 
 SLACK = 0.01  # of the picture, that a polygon may reach out of it
@@ -90,9 +91,9 @@ class CocoReader:
         said_wh = image.width, image.height
         bad: list[BadLine] = []
         try:
-            size_wh = picture_size(path) if path else said_wh
-        except PictureError as error:
-            self._leave_out(index, image, str(error))
+            size_wh = file_size_wh(path) if path else said_wh
+        except ImageError as error:
+            self._leave_out(index, image, f"{image.name}: {str(error).rstrip('.')}")
             return None
         if path is None and not (self._absent and all(said_wh)):
             self._leave_out(index, image, f"the picture {image.name} is not there")
@@ -139,8 +140,18 @@ def shape_of(entry: dict[str, Any], size_wh: tuple[int, int]) -> Shape:
         written = segmentation if isinstance(segmentation[0], list) else [segmentation]
         if rotation is not None and len(written) == 1 and len(written[0]) == 8:
             return rotated_box(_points(written[0]))
-        return Outline(tuple(_ring(part, size_wh) for part in written))
+        rings = tuple(_ring(part, size_wh) for part in written)
+        return _box_of_corners(rings) or Outline(rings)
     return _box(entry, rotation, size_wh)
+
+
+def _box_of_corners(rings: tuple[Ring, ...]) -> Shape | None:
+    """An upright rectangle, as boxes are written for programs that ask for a segmentation; None for other rings."""
+    if len(rings) != 1 or len(rings[0]) != 4:
+        return None
+    (x0, y0), (x1, y1) = rings[0].min(0), rings[0].max(0)
+    corners = {(x0, y0), (x1, y0), (x1, y1), (x0, y1)}
+    return (float(x0), float(y0), float(x1), float(y1)) if {tuple(one) for one in rings[0]} == corners else None
 
 
 def _box(entry: dict[str, Any], rotation: float | None, size_wh: tuple[int, int]) -> Shape:

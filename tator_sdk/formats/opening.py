@@ -87,7 +87,8 @@ class UnpackedReader:
         except BaseException:
             self._folder.cleanup()
             raise
-        self.classes, self.kind, self.notes = self._reader.classes, self._reader.kind, self._reader.notes
+        self.classes, self.kind = self._reader.classes, self._reader.kind
+        self.notes = tuple(note.replace(str(unpacked.folder), str(archive)) for note in self._reader.notes)
 
     def __len__(self) -> int:
         return len(self._reader)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from tator_sdk.formats.dataset import BadLine, DatasetError, LabelledPicture
 from tator_sdk.formats.names import LABEL_MAPS, YAML, DataYaml, find_names, find_yaml, read_yaml
-from tator_sdk.formats.pictures import PictureError, picture_size
 from tator_sdk.formats.yolo_layout import Layout, PictureFolder, require_folder
 from tator_sdk.formats.yolo_lines import numbered_lines, read_lines
+from tator_sdk.images import ImageError, file_size_wh
 
 KINDS = ("detect", "segment", "obb")
 SAMPLED_FILES = 200
@@ -82,9 +82,9 @@ class YoloReader:
             for file in place.files:
                 path, labels = place.folder / file, _label_file(place, file)
                 try:
-                    size_wh = picture_size(path)
-                except PictureError as error:
-                    self._unreadable.append(_unreadable(path, labels, str(error)))
+                    size_wh = file_size_wh(path)
+                except ImageError as error:
+                    self._unreadable.append(_unreadable(path, labels, _clause(error)))
                     continue
                 shapes, bad = read_lines(labels, self.kind, self.classes, size_wh) if labels.is_file() else ((), ())
                 twin = names.setdefault(labels.stem, file)
@@ -143,6 +143,12 @@ def _unreadable(path: Path, labels: Path, reason: str) -> BadLine:
         reason = "the picture is not there"
     lines = sum(1 for _ in numbered_lines(labels)) if labels.is_file() else 0
     return BadLine(path, 0, f"{reason}; its {_count(lines)} left out" if lines else reason)
+
+
+def _clause(error: Exception) -> str:
+    """A sentence as part of a longer one."""
+    said = str(error).rstrip(".")
+    return said[:1].lower() + said[1:]
 
 
 def _count(lines: int) -> str:

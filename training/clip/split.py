@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-
-def held_out_share(image: str, seed: int) -> float:
-    """A picture's place in 0..1, from its content hash alone; below the test share it is held out."""
-    digest = hashlib.sha256(f"{seed}:{image}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
+from tator_sdk.held_out import held_out_share
 
 
 def split_by_image(
