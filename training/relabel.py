@@ -30,9 +30,10 @@ from tator_ml.learning.registry import HeadEntry
 from tator_ml.learning.stores import embedding_cache, head_registry, image_store
 from tator_sdk.annotations import LabelledBox
 from tator_sdk.errors import TatorError
+from tator_sdk.push import PredictionsOfVersion, Pushed
 from tator_sdk.requests import Relabel
 from tator_sdk.settings import Settings
-from tator_sdk.studio import PredictionsOfVersion, Pushed, labelled_tasks, open_studio, sentences
+from tator_sdk.studio import labelled_tasks, open_studio, sentences
 from training.job import Job, run_job
 from training.standing import Marked, marked
 
@@ -73,7 +74,7 @@ def relabel(request: Relabel, settings: Settings, job: Job, computes: Computes |
     if chosen and not request.dry_run:
         pushed = _push(request, settings, job, found, chosen)
     for task in pushed.dropped:
-        found.note(f"Label Studio does not keep the prediction of task {task}.")
+        found.note(f"Label Studio has no prediction of task {task}: {pushed.reasons.get(task, 'it dropped it')}")
     report = {
         "project": request.project,
         "job": job.id,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +17,7 @@ from tator_ml.engine.head import Head
 from tator_ml.engine.messages import EmbedAsk, Embedded
 from tator_ml.learning.stores import head_registry
 from tator_sdk.settings import Settings
+from tests.fake_studio import FakeLabelStudio
 from training.job import LocalJob
 
 PROJECT = 7
@@ -80,21 +80,17 @@ def region(name: str, label: str, truth: str, sureness: int, tag: str = "box", *
 
 
 @dataclass
-class FakeStudio:
-    """What the SDK's client does for these jobs, in memory."""
+class FakeStudio(FakeLabelStudio):
+    """What relabel needs of Label Studio, in memory: the SDK's client for reading, the bulk endpoints for pushing."""
 
     config: str = CONFIG
+    project: int = PROJECT
     annotated: list[Any] = field(default_factory=list)
-    held: list[Any] = field(default_factory=list)
-    requests: list[list[dict[str, Any]]] = field(default_factory=list)
-    forgets: set[int] = field(default_factory=set)
-    refuses: set[int] = field(default_factory=set)
-    fails: list[Exception] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.projects = SimpleNamespace(get=self._project, import_predictions=self._import)
+        self.projects = SimpleNamespace(get=self._project)
         self.tasks = SimpleNamespace(list=lambda **_: iter(self.annotated))
-        self.predictions = SimpleNamespace(list=lambda **_: list(self.held), delete=self._delete)
+        self.predictions = SimpleNamespace(list=lambda **_: list(self.held), delete=self.delete)
 
     def annotate(self, *results: list[dict[str, Any]], **more: Any) -> int:
         """A new task with these annotations; returns its number."""
@@ -111,28 +107,6 @@ class FakeStudio:
             label_config=self.config, num_tasks_with_annotations=len(self.annotated), model_version="Tator"
         )
 
-    def _import(self, id: int, request: list[dict[str, Any]], request_options: dict[str, Any]) -> None:
-        assert id == PROJECT and request_options["max_retries"] == 0
-        from label_studio_sdk.errors import BadRequestError
-
-        if self.refuses & {one["task"] for one in request}:
-            raise BadRequestError(body="task not found")
-        self.requests.append(request)
-        for one in json.loads(json.dumps(request)):
-            if one["task"] not in self.forgets:
-                self.hold(**one)
-        if self.fails:
-            raise self.fails.pop(0)
-
-    def hold(self, task: int, model_version: str, **more: Any) -> int:
-        number = 1 + max((one.id for one in self.held), default=0)
-        self.held.append(SimpleNamespace(id=number, task=task, model_version=model_version, **more))
-        return number
-
-    def _delete(self, number: int) -> None:
-        assert number in [one.id for one in self.held]
-        self.held = [one for one in self.held if one.id != number]
-
 
 @pytest.fixture
 def settings() -> Settings:
@@ -144,6 +118,8 @@ def studio(monkeypatch: pytest.MonkeyPatch) -> FakeStudio:
     made = FakeStudio()
     for module in ("tator_sdk.studio", "training.relabel"):
         monkeypatch.setattr(f"{module}.open_studio", lambda _: made)
+    monkeypatch.setattr("tator_sdk.bulk.open_bulk", lambda _: made.api())
+    monkeypatch.setattr("tator_sdk.in_flight.SETTLE_SECONDS", 0.0)
     return made
 
 

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from tator_ml.learning.stores import head_registry
-from tator_sdk import studio as sdk
+from tator_sdk import push as sdk
 from tator_sdk.errors import TatorError
 from tator_sdk.requests import Relabel
 from tator_sdk.settings import Settings

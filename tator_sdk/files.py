@@ -1,0 +1,42 @@
+"""Files that survive a kill: whole or not at all, and written by one process at a time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from tator_sdk.errors import TatorError
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Write a file so that, after a kill or a loss of power, it is there as it was or as it is now."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    with part.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+@contextmanager
+def alone(path: Path, busy: str) -> Iterator[None]:
+    """Hold the lock beside a file; it is given back whatever ends the process.
+
+    Raises:
+        TatorError: another process holds it; the message is ``busy``.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(f"{path}.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise TatorError(busy) from error
+    try:
+        yield
+    finally:
+        lock.release()
