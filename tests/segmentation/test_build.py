@@ -52,7 +52,7 @@ def run(request: SegmentationBuild, home: Path, segmenter: Counting, progress: A
 def test_a_folder_becomes_polygons(tmp_path: Path) -> None:
     source = bright_pictures(tmp_path / "cars", 20)
     before, segmenter = hashes(source), Counting()
-    report = run(SegmentationBuild(path=source), tmp_path / "home", segmenter)
+    report = run(SegmentationBuild(path=source, val_share=0.5), tmp_path / "home", segmenter)
     output = tmp_path / "cars_seg"
     assert report["finished"] and report["output"] == str(output) and hashes(source) == before
     assert (report["pictures"], report["objects"], report["masks"], report["kept"]) == (20, 24, 20, 4)
