@@ -65,7 +65,7 @@ def labelled_boxes(result: Sequence[object], interface: Interface) -> list[Label
         if len(labels) != 1 or labels[0] not in classes:
             continue
         try:
-            size_wh = _size_wh(item)
+            size_wh = size_of(item)
             box = region_box(item, size_wh)
         except (RegionError, OverflowError, DecompressionBombError):  # integers and pictures beyond all bounds
             continue
@@ -97,7 +97,12 @@ def region_box(item: Json, size_wh: tuple[int, int]) -> Xyxy | None:
     return None
 
 
-def _size_wh(item: Json) -> tuple[int, int]:
+def size_of(item: Json) -> tuple[int, int]:
+    """Width and height of the picture that a region refers to, in pixels.
+
+    Raises:
+        RegionError: it says none, or one beyond all bounds.
+    """
     width, height = item.get("original_width"), item.get("original_height")
     if not (isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0):
         raise RegionError("The region does not say how large its picture is.")

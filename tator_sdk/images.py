@@ -53,6 +53,16 @@ def image_size(data: bytes, max_pixels: int) -> tuple[int, int]:
     return _size(_open(data, max_pixels))
 
 
+def image_suffix(data: bytes, max_pixels: int) -> str:
+    """Suffix that goes with a picture's format, such as ``.jpg``.
+
+    Raises:
+        ImageError: as :func:`image_size`.
+    """
+    name = (_open(data, max_pixels).format or "png").lower()
+    return {"jpeg": ".jpg", "mpo": ".jpg"}.get(name, f".{name}")
+
+
 def file_size_wh(path: Path, max_pixels: int = 2**40) -> tuple[int, int]:
     """Width and height of a picture file in pixels after EXIF rotation; only its header is read.
 

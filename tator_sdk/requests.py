@@ -144,3 +144,25 @@ class SegmentationBuild(JobRequest):
         """Names the work that all shards share; the same for the same request, so that it is taken up again."""
         about = self.model_dump_json(exclude={"shard", "shards"})
         return f"polygons-{hashlib.sha256(about.encode()).hexdigest()[:10]}"
+
+
+class Export(JobRequest):
+    """Writing of a project's annotations, or of one version's predictions, as a data set."""
+
+    project: int = Field(ge=1, description="Label Studio project to export.")
+    output: Path = Field(description="Folder to write: a new or an empty one. With --zip, the zip.")
+    annotations: Literal["newest", "all"] = Field(
+        "newest", description="Of a task's submitted annotations: the one changed last, or the regions of all."
+    )
+    predictions: str | None = Field(
+        None, description="Export the predictions of this model version, instead of annotations."
+    )
+    val_share: float = Field(
+        0.2, ge=0, lt=1, description="Share of the pictures that goes to val, chosen by their content."
+    )
+    seed: int = Field(42, ge=0, description="Seed of that choice; with training's, what a head was tested on is val.")
+    images: bool = Field(True, description="Write the pictures too; off: labels only.")
+    empty: bool = Field(True, description="Write annotated pictures without any object too, with empty labels.")
+    zip: bool = Field(False, description="Write one zip instead of a folder.")
+    force: bool = Field(False, description="Move what is at --output aside, instead of refusing; never deletes.")
+    dry_run: bool = Field(False, description="Only count what would be written; no picture is fetched.")

@@ -11,7 +11,7 @@ from rich.syntax import Syntax
 
 from label_config.build import build, template_names
 from label_config.errors import LabelConfigError
-from tator_sdk.cli import running
+from tator_sdk.cli import datasets, exporting, running
 from tator_sdk.connect import Connection, strip_url
 from tator_sdk.control import ControlApi
 from tator_sdk.doctor import examine
@@ -41,6 +41,8 @@ def register(app: typer.Typer) -> None:
     app.command("label-config")(label_config)
     app.command()(assists)
     running.register(app)
+    exporting.register(app)
+    datasets.register(app)
 
 
 def _settings(url: str | None, token: str | None) -> Settings:

@@ -144,6 +144,11 @@ class DatasetWriter(ABC):
         finally:
             shutil.rmtree(self.folder, ignore_errors=True)
 
+    @property
+    def counted(self) -> dict[str, int]:
+        """Pictures so far, by split."""
+        return dict(self._pictures)
+
     def note(self, what: str, count: int = 1) -> None:
         """Count something that was changed or left out."""
         self._notes[what] += count
@@ -188,6 +193,7 @@ class DatasetWriter(ABC):
             "type": self.dataset_type,
             "classes": {name: self._counts[name] for name in self.classes},
             "pictures": dict(sorted(self._pictures.items())),
+            "images": self._images != "none",
             "source": self._source,
             "created_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         }

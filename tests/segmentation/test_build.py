@@ -22,6 +22,7 @@ from tator_ml.engine.server import EngineServer
 from tator_ml.images.store import ImageStore
 from tator_ml.jobs import start
 from tator_sdk.cli import load_commands
+from tator_sdk.datasets import DatasetRegistry
 from tator_sdk.errors import TatorError
 from tator_sdk.formats import open_dataset
 from tator_sdk.formats.dataset import DatasetError, Outline
@@ -78,6 +79,9 @@ def test_a_folder_becomes_polygons(tmp_path: Path) -> None:
     assert sam3["type"] == "seg" and sam3["classes"] == ["nothing", "bright"]
     assert (output / "labelmap.txt").read_text() == "nothing\nbright\n"
     assert not list(tmp_path.glob(".*partial*")), "nothing half-written is left"
+    record = DatasetRegistry(tmp_path / "home").get(report["dataset"])
+    assert record.type == "yolo-segment" and record.pictures == 20 and record.classes == {"nothing": 4, "bright": 20}
+    assert record.splits == report["splits"] and record.source["build"] == report["build"]
 
 
 def test_coco_with_segmentations_loads_in_pycocotools(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from tator_ml.engine.client import EngineClient
 from tator_ml.images.store import ImageStore
 from tator_ml.jobs.connection import connect_patiently
 from tator_ml.learning.stores import image_store, project_choices
+from tator_sdk.datasets import DatasetRegistry
 from tator_sdk.errors import TatorError
 from tator_sdk.formats.dataset import LabelledPicture, LabelledShape
 from tator_sdk.held_out import held_out_share
@@ -114,7 +115,7 @@ def output_folder(request: SegmentationBuild, settings: Settings) -> Path:
     if request.path is not None:
         path = request.path.absolute()
         return path.with_name((path.stem if path.is_file() else path.name) + ending)
-    return settings.home / "datasets" / f"project-{request.project}{ending}"
+    return settings.home / "polygons" / f"project-{request.project}{ending}"
 
 
 def _refuse(request: SegmentationBuild, source: Source, output: Path) -> None:
@@ -281,6 +282,11 @@ class _Work:
             tally.note(sentence)
         if request.push and isinstance(self._source, Project):
             about |= self._push(version, self._source, tally)
+        self._job.check()
+        record = DatasetRegistry(self._settings.home).register(
+            output, progress=lambda done, total: self._job.progress(done, total, "registering the data set")
+        )
+        about["dataset"] = record.id
         for sentence in tally.notes:
             self._job.log(sentence)
         said = f"{tally.pictures} pictures, {tally.masks} masks, {tally.kept} boxes kept"

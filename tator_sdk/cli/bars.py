@@ -1,0 +1,34 @@
+"""The progress bar of long work: how far, how fast, how long still."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+Report = Callable[[int, int, str], None]
+
+
+class RateColumn(ProgressColumn):
+    """Steps a second."""
+
+    def render(self, task: Task) -> Text:
+        """The rate, or nothing before the first steps."""
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:.1f}/s" if speed else "", style="progress.data.speed")
+
+
+@contextmanager
+def progress_bar(console: Console, what: str) -> Iterator[Report]:
+    """A bar while something lasts; gives a function for the steps done, of how many (0: unknown), and what is done."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), RateColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bars:
+        bar = bars.add_task(what, total=None)
+
+        def report(done: int, total: int, doing: str = what) -> None:
+            bars.update(bar, description=doing, completed=done, total=total or None)
+
+        yield report
