@@ -33,7 +33,7 @@ def project(stack: DemoStack) -> Iterator[LabelledProject]:
         about = made.studio.projects.get(made.number)
         config = str(about.label_config).replace("<RectangleLabels ", '<RectangleLabels model_oriented="true" ', 1)
         outlines = f'<PolygonLabels name="outline" toName="image">{labels}</PolygonLabels></View>'
-        made.studio.projects.update(made.number, label_config=config.replace("</View>", outlines))
+        made.studio.projects.update(made.number, label_config=config.strip().removesuffix("</View>") + outlines)
         yield made
 
 
