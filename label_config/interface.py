@@ -112,6 +112,11 @@ class Label:
         """Words of the label's own ``model_assist``; None where it says nothing."""
         return words_of(_get(self.attrs, "model_assist"), ASSISTS)
 
+    @property
+    def oriented(self) -> bool | None:
+        """The label's own ``model_oriented``; None where it says nothing."""
+        return _switch(_get(self.attrs, "model_oriented"))
+
 
 @dataclass(frozen=True)
 class Control:
@@ -185,6 +190,11 @@ class Control:
         """Assists for a prompt with this label: the label's own where it has some, else the control's."""
         own = next((found.assists for found in self.labels if found.value == label), None)
         return self.assists if own is None else own
+
+    def oriented_for(self, label: str | None) -> bool | None:
+        """Whether boxes of this label are answered turned: its own ``model_oriented``, else the tag's."""
+        own = next((found.oriented for found in self.labels if found.value == label), None)
+        return _switch(self.options.get("oriented", "")) if own is None else own
 
     def label(self, value: str) -> Label | None:
         """The label of that name in results, or None."""
@@ -275,6 +285,11 @@ def words_of(written: str | None, known: frozenset[str]) -> frozenset[str] | Non
     if words == ["none"]:
         return frozenset()
     return frozenset(words) & known or None
+
+
+def _switch(written: str) -> bool | None:
+    """``true`` or ``false`` in any case; None for anything else."""
+    return {"true": True, "false": False}.get(written.strip().lower())
 
 
 def split_words(written: str) -> list[str]:

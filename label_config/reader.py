@@ -182,6 +182,7 @@ def _add_label(tag: _Tag, owner: _Tag | None, found: _Found) -> None:
     predicted = (name.strip() for name in tag.get("predicted_values").split(","))
     owner.labels.append(Label(value, tuple(name for name in predicted if name), MappingProxyType(tag.attrs)))
     _check_words(f'The label "{value}"', "model_assist", tag.get("model_assist"), ASSISTS, found)
+    _check_switch(f'The label "{value}"', tag.get("model_oriented"), found)
 
 
 def _images(found: _Found) -> Iterable[ImageTag]:
@@ -212,6 +213,7 @@ def _control(tag: _Tag, found: _Found, images: set[str]) -> Control | None:
         return None
     for option, known in (("assist", ASSISTS), ("output", OUTPUTS)):
         _check_words(f'"{name}"', f"model_{option}", options.get(option, ""), known, found)
+    _check_switch(f'"{name}"', options.get("oriented", ""), found)
     return Control(
         name=name,
         tag=tag.tag,
@@ -259,6 +261,11 @@ def _check_words(where: str, option: str, written: str, known: Iterable[str], fo
     if unknown:
         known_words = ", ".join(sorted(known))
         found.warnings.append(f'{where} has {option}="{", ".join(unknown)}", but Tator knows only {known_words}.')
+
+
+def _check_switch(where: str, written: str, found: _Found) -> None:
+    if written.strip().lower() not in {"", "true", "false"}:
+        found.warnings.append(f'{where} has model_oriented="{written}", which is neither true nor false.')
 
 
 def _split(written: str) -> list[str]:

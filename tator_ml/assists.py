@@ -67,6 +67,7 @@ class Assist:
         classify: ask the class head.
         drawn: the box or stroke as it came, returned unchanged where nothing better is known.
         rotation: degrees of a rotated rectangle, 0 for everything else.
+        oriented: answer with the smallest rectangle around the mask, turned as it may be.
     """
 
     prompt: Prompt
@@ -78,6 +79,7 @@ class Assist:
     classify: bool
     drawn: Json | None = None
     rotation: float = 0.0
+    oriented: bool = False
 
 
 def prompt_kind(control: Control, labels: Sequence[str] = ()) -> str:
@@ -148,6 +150,13 @@ def _options(control: Control, labels: Sequence[str], project_assists: frozenset
     return chosen is None or "refine" in chosen, chosen is None or "classify" in chosen
 
 
+def _oriented(prompt: Control, output: Control, labels: Sequence[str]) -> bool:
+    """``model_oriented`` of the tag that is drawn with, else of the one that takes the answer."""
+    label = labels[0] if labels else None
+    said = prompt.oriented_for(label)
+    return bool(output.oriented_for(label) if said is None else said)
+
+
 @dataclass(frozen=True)
 class Drawing:
     """The prompts of one request on one picture.
@@ -200,21 +209,24 @@ class Drawing:
             labels=labels,
             refine=refine,
             classify=classify,
+            oriented=_oriented(self.control, output, labels),
         )
 
     def _box(self, item: Json) -> Assist:
         box = read_box(_value(item), self.size_wh)
         refine, classify = _options(self.control, labels_of(item), self.project_assists)
+        output = choose_output(self.interface, self.control, self.image_name)
         return Assist(
             prompt=Prompt(box_xyxy=box.enclosing_xyxy()),
             region_id=str(item.get("id")),
-            output=choose_output(self.interface, self.control, self.image_name),
+            output=output,
             image_name=self.image_name,
             labels=labels_of(item),
             refine=refine,
             classify=classify,
             drawn=item,
             rotation=box.rotation,
+            oriented=_oriented(self.control, output, labels_of(item)),
         )
 
     def _stroke(self, item: Json) -> Assist:
@@ -225,15 +237,17 @@ class Drawing:
         mask = read_stroke(_value(item), drawn_wh, self.size_wh)
         points = stroke_points(mask)
         refine, classify = _options(self.control, labels_of(item), self.project_assists)
+        output = choose_output(self.interface, self.control, self.image_name)
         return Assist(
             prompt=Prompt(points, (True,) * len(points)) if refine else Prompt(box_xyxy=box_of_mask(mask)),
             region_id=str(item.get("id")),
-            output=choose_output(self.interface, self.control, self.image_name),
+            output=output,
             image_name=self.image_name,
             labels=labels_of(item),
             refine=refine,
             classify=classify,
             drawn=item,
+            oriented=_oriented(self.control, output, labels_of(item)),
         )
 
     def _tweak(self) -> Assist:
@@ -245,16 +259,18 @@ class Drawing:
             )
         item, box = standing
         refine, classify = _options(self.control, labels_of(self.items[-1]), self.project_assists)
+        output = self.interface.control(str(item["from_name"]))
         return Assist(
             prompt=Prompt(box_xyxy=box.enclosing_xyxy()),
             region_id=str(item["id"]),
-            output=self.interface.control(str(item["from_name"])),
+            output=output,
             image_name=self.image_name,
             labels=labels_of(item),
             refine=refine,
             classify=classify,
             drawn=item,
             rotation=box.rotation,
+            oriented=_oriented(output, output, labels_of(item)),
         )
 
 
@@ -350,9 +366,11 @@ def _written_value(assist: Assist, found: Found, size_wh: tuple[int, int], agree
         drawn = read_box(_value(assist.drawn), size_wh)
         turned = rotated_box_of_mask(mask, like=assist.rotation)
         box = turned if agreement_of_boxes(turned, drawn, size_wh) >= agreement else drawn
+    elif assist.oriented and mask is not None and mask.any():  # the guard has compared the upright boxes
+        box = rotated_box_of_mask(mask)
     return geometry_value(result_type, box, mask, size_wh)
 
 
 def needs_mask(assist: Assist) -> bool:
     """Whether the answer's geometry needs more than an upright box."""
-    return bool(assist.rotation) or assist.output.result_type not in BOX_TYPES
+    return bool(assist.rotation) or assist.oriented or assist.output.result_type not in BOX_TYPES

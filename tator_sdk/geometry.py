@@ -5,12 +5,35 @@ Boxes are ``xyxy`` with exclusive right and bottom edges, so a one-pixel mask ha
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 Xyxy = tuple[float, float, float, float]
 MaskArray = NDArray[np.bool_]
+Ring = NDArray[np.float64]
+"""(N, 2) corner points in pixels, N at least 3, not closed by a repeated first one."""
+
+
+@dataclass(frozen=True, eq=False)
+class Outline:
+    """An object's area: one or more parts, some of them with holes.
+
+    Attributes:
+        parts: outer rings.
+        holes: inner rings; each lies inside one of the parts.
+    """
+
+    parts: tuple[Ring, ...]
+    holes: tuple[Ring, ...] = ()
+
+    def enclosing_xyxy(self) -> Xyxy:
+        """The upright box around it."""
+        points = np.concatenate(self.parts)
+        (x0, y0), (x1, y1) = points.min(0), points.max(0)
+        return float(x0), float(y0), float(x1), float(y1)
 
 
 def iou_xyxy(one: Xyxy, other: Xyxy) -> float:

@@ -5,6 +5,7 @@ Command-line options, forms and validation are all made from these models, so a 
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Literal
 
@@ -140,6 +141,48 @@ class DataImport(JobRequest):
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)} exclude each other; give one of them, or none to upload")
         return self
+
+
+class SegmentationBuild(JobRequest):
+    """Boxes of a project or a data set → a data set of polygons, or one shard of that work."""
+
+    project: int | None = Field(None, ge=1, description="Label Studio project whose boxes are segmented.")
+    path: Path | None = Field(None, description="Folder of a YOLO data set, instead of a project.")
+    output: Path | None = Field(
+        None, description="Folder to make. Default: the source's name with _seg (_obb for oriented boxes)."
+    )
+    segmenter: str | None = Field(None, description="Segmenter. Default: the project's, else TATOR_SEGMENTER.")
+    mask_threshold: float = Field(0.5, gt=0, lt=1, description="Probability from which a pixel belongs to the mask.")
+    score_threshold: float = Field(0.0, ge=0, le=1, description="Predicted IoU below which a mask is not used.")
+    min_size: int = Field(0, ge=0, description="Pixels below which a mask is not used.")
+    max_results: int = Field(1, ge=1, le=3, description="Masks for one box, best first.")
+    least_iou: float = Field(0.98, ge=0.5, lt=1, description="IoU with the mask that a polygon keeps.")
+    simplify_epsilon: float | None = Field(
+        None, ge=0, description="Douglas-Peucker tolerance in pixels, instead of an IoU to keep."
+    )
+    oriented: bool = Field(False, description="Oriented boxes (smallest rectangle around the mask), not polygons.")
+    val_share: float = Field(0.2, ge=0, lt=1, description="Share of the pictures for val, where the source is unsplit.")
+    seed: int = Field(42, ge=0, description="Seed of that split, which goes by the pictures' content.")
+    images: Literal["link", "copy"] = Field("link", description="Hard links to the pictures where possible, or copies.")
+    push: bool = Field(False, description="Push what was made to the project as predictions, each exactly once.")
+    shards: int = Field(1, ge=1, le=256, description="Parts that the work is cut into, one for each worker.")
+    shard: int = Field(0, ge=0, description="Which of them this is, from 0.")
+
+    @model_validator(mode="after")
+    def _usable(self) -> SegmentationBuild:
+        if (self.project is None) == (self.path is None):
+            raise ValueError("give either --project N (Label Studio) or --path FOLDER (YOLO)")
+        if self.push and self.project is None:
+            raise ValueError("--push needs a --project to push to")
+        if self.shard >= self.shards:
+            raise ValueError(f"there is no shard {self.shard} of {self.shards}; they are counted from 0")
+        return self
+
+    @property
+    def build(self) -> str:
+        """Names the work that all shards share; the same for the same request, so that it is taken up again."""
+        about = self.model_dump_json(exclude={"shard", "shards"})
+        return f"polygons-{hashlib.sha256(about.encode()).hexdigest()[:10]}"
 
 
 class Export(JobRequest):

@@ -115,6 +115,20 @@ class Settings(BaseSettings):
         validation_alias=_named("enable_metrics", "ENABLE_METRICS"),
         description="Answer /metrics in the format of Prometheus.",
     )
+    seg_builder_workers_per_device: int = Field(
+        2,
+        ge=1,
+        le=64,
+        validation_alias=_named("seg_builder_workers_per_device", "SEG_BUILDER_WORKERS_PER_DEVICE"),
+        description="Pictures that a worker of the segmentation builder has at its engine at once.",
+    )
+    seg_builder_max_workers: int = Field(
+        0,
+        ge=0,
+        le=256,
+        validation_alias=_named("seg_builder_max_workers", "SEG_BUILDER_MAX_WORKERS"),
+        description="Workers that share one build at most; 0: all that live.",
+    )
     train_after: int = Field(
         20, ge=0, description="Annotations after which a project's head is trained by itself; 0 never."
     )

@@ -11,8 +11,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from tator_ml.engine.masks import SegmentAsk, Segmented
 from tator_ml.engine.messages import Answer, Ask, EmbedAsk, Embedded, EngineError, Status, UnknownHead, UnknownImage
-from tator_ml.engine.wire import ANSWER, ASK, EMBED_ASK, ERRORS, STATUS, connect, receive, send
+from tator_ml.engine.wire import ANSWER, ASK, EMBED_ASK, ERRORS, SEGMENT_ASK, STATUS, connect, receive, send
 from tator_ml.images.store import ImageStore
 from tator_sdk.settings import Settings
 
@@ -115,6 +116,17 @@ class EngineClient:
         reply, frames = self._supplied(message, [item.image for item in ask.items])
         embeddings = np.frombuffer(frames[0], np.float16).reshape(reply["shape"])
         return Embedded(str(reply["encoder"]), embeddings)
+
+    def segment(self, ask: SegmentAsk) -> Segmented:
+        """Segment all boxes of a picture in the batch lane.
+
+        Raises:
+            EngineError: with a sentence.
+            ImageError: the picture cannot be decoded.
+        """
+        message = {"call": "segment", "ask": SEGMENT_ASK.dump_python(ask, mode="json")}
+        about, frames = self._supplied(message, [ask.image])
+        return Segmented.load(about, frames[0])
 
     def encoder_version(self, name: str) -> str:
         """Version of the encoder of a name, which the engine loads if need be."""

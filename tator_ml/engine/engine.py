@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tator_ml.engine import encoders, segmenters
+from tator_ml.engine.batch_segment import BatchSegmenter, SegmentAsk, Segmented
 from tator_ml.engine.embedding import Stepper, cut_crops
 from tator_ml.engine.lanes import About, Lane, Lanes
 from tator_ml.engine.memory import Frugal, Ladder, device_bytes, give_back, process_bytes
@@ -98,6 +99,7 @@ class Engine:
             settings.image_max_pixels,
             device,
         )
+        self._batches = BatchSegmenter(self._lanes, self._supply)
         self._ladder = Ladder(self._relief)
         self._preloader = Preloader(self._lanes, self._segmenter, self._supply)
         self._came_from: Counter[str] = Counter()
@@ -234,6 +236,14 @@ class Engine:
         encoder = self._models.encoder(ask.encoder)
         crops = cut_crops(ask, encoder, self._images.get, self._settings.image_max_pixels, self._lease.stand_aside)
         return self._stepper.embed(encoder, crops)
+
+    def segment(self, ask: SegmentAsk) -> Segmented:
+        """Segment all boxes of a picture in the batch lane; the picture is encoded at most once.
+
+        Raises:
+            UnknownImage, ImageError, Busy, OutOfMemory, TatorError: as :meth:`answer`.
+        """
+        return self._batches.segment(self._segmenter(ask.segmenter), ask)
 
     def encoder_version(self, name: str) -> str:
         """Version of the encoder of a name, which is loaded if need be."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from tator_ml.engine.engine import Engine
 from tator_ml.engine.messages import EngineError, Status
-from tator_ml.engine.wire import ANSWER, ASK, EMBED_ASK, STATUS, error_name, listen, receive, send
+from tator_ml.engine.wire import ANSWER, ASK, EMBED_ASK, SEGMENT_ASK, STATUS, error_name, listen, receive, send
 from tator_sdk.errors import TatorError
 from tator_sdk.settings import Settings
 
@@ -109,6 +109,10 @@ class EngineServer:
             embedded = engine.embed(EMBED_ASK.validate_python(message["ask"]))
             answered.append(embedded.embeddings.tobytes())
             return {"encoder": embedded.encoder, "shape": list(embedded.embeddings.shape)}
+        if call == "segment":
+            about, bits = engine.segment(SEGMENT_ASK.validate_python(message["ask"])).dump()
+            answered.append(bits)
+            return about
         raise EngineError(f"The engine knows no call {call!r}; web and engine are of different versions.")
 
     def _status(self) -> Status:

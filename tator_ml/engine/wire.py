@@ -19,6 +19,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from tator_ml.engine.head import HeadError
+from tator_ml.engine.masks import SegmentAsk
 from tator_ml.engine.messages import (
     Answer,
     Ask,
@@ -41,6 +42,7 @@ ASK = TypeAdapter(Ask)
 ANSWER = TypeAdapter(Answer)
 STATUS = TypeAdapter(Status)
 EMBED_ASK = TypeAdapter(EmbedAsk)
+SEGMENT_ASK = TypeAdapter(SegmentAsk)
 
 ERRORS: dict[str, type[Exception]] = {
     "unknown_image": UnknownImage,

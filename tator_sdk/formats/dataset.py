@@ -10,38 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from tator_sdk.errors import TatorError
+from tator_sdk.geometry import Outline as Outline
+from tator_sdk.geometry import Ring as Ring
 from tator_sdk.geometry import Xyxy
 from tator_sdk.regions import RotatedBox
-
-Ring = NDArray[np.float64]
-"""(N, 2) corner points in pixels, N at least 3, not closed by a repeated first one."""
 
 
 class DatasetError(TatorError):
     """A data set that cannot be used at all; the message says what is missing."""
-
-
-@dataclass(frozen=True, eq=False)
-class Outline:
-    """An object's area: one or more parts, some of them with holes.
-
-    Attributes:
-        parts: outer rings.
-        holes: inner rings; each lies inside one of the parts.
-    """
-
-    parts: tuple[Ring, ...]
-    holes: tuple[Ring, ...] = ()
-
-    def enclosing_xyxy(self) -> Xyxy:
-        """The upright box around it."""
-        points = np.concatenate(self.parts)
-        (x0, y0), (x1, y1) = points.min(0), points.max(0)
-        return float(x0), float(y0), float(x1), float(y1)
 
 
 Shape = Xyxy | RotatedBox | Outline

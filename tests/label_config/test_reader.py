@@ -351,3 +351,16 @@ def test_reading_is_remembered_and_errors_are_not() -> None:
         with pytest.raises(LabelConfigError):
             read_cached("<View")
     assert read_cached.cache_info().maxsize == 128
+
+
+def test_model_oriented_of_a_tag_and_of_its_labels() -> None:
+    written = (
+        '<View><Image name="i" value="$u"/><RectangleLabels name="r" toName="i" model_oriented="True">'
+        '<Label value="Ship"/><Label value="House" model_oriented="false"/><Label value="Odd" model_oriented="yes"/>'
+        '</RectangleLabels><KeyPointLabels name="k" toName="i"><Label value="Ship"/></KeyPointLabels></View>'
+    )
+    interface = read(written)
+    said = {name: interface.control("r").oriented_for(name) for name in ("Ship", "House", "Odd", None)}
+    assert said == {"Ship": True, "House": False, "Odd": True, None: True}
+    assert interface.control("k").oriented_for("Ship") is None
+    assert any("Odd" in warning and "neither" in warning for warning in interface.warnings)

@@ -1,10 +1,10 @@
-"""Verbs of the ``tator`` command that learn from a project or go over it: ``train``, ``relabel``, ``warm``."""
+"""Verbs of the ``tator`` command that learn from a project or go over it: ``train``, ``relabel`` and others."""
 
 from __future__ import annotations
 
 import typer
 
-from training.cli import relabel, train, warm
+from training.cli import polygons, relabel, train, warm
 
 
 def register(app: typer.Typer) -> None:
@@ -12,3 +12,4 @@ def register(app: typer.Typer) -> None:
     train.register(app)
     relabel.register(app)
     warm.register(app)
+    polygons.register(app)
