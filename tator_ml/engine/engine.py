@@ -108,7 +108,7 @@ class Engine:
         return f"{self._segmenters.version()}+{_head_version(self._classifier)}"
 
     def answer(self, ask: Ask) -> Answer:
-        """Answer an annotator's prompts, before everything that waits in other lanes.
+        """Answer prompts: an annotator's before everything that waits in other lanes, a job's behind.
 
         Raises:
             UnknownImage: the picture's bytes are not in the store.
@@ -120,11 +120,14 @@ class Engine:
             EngineError: no answer in time.
             TatorError: the segmenter cannot be loaded.
         """
-        begun = self._last_click = time.monotonic()
+        begun, clicked = time.monotonic(), ask.lane == "click"
+        if clicked:
+            self._last_click = begun
         classifier = self._models.classifier(ask.head) if ask.head and ask.classify else self._classifier
         about = About(ask.image, ask.segmenter or "", ask.task, frozenset(ask.prompt_ids))
-        ticket = self._lanes.enter(Lane.CLICK, about)
-        self._supply.warm.pin([ask.image], self._settings.warm_pin_seconds)
+        ticket = self._lanes.enter(Lane[ask.lane.upper()], about)
+        if clicked:
+            self._supply.warm.pin([ask.image], self._settings.warm_pin_seconds)
         try:
             segmenter = self._segmenter(ask.segmenter)
             classify = ask.classify and classifier is not None
@@ -136,14 +139,15 @@ class Engine:
         del prepared  # the work holds it, as long as it waits
         patience = self._settings.answer_timeout_seconds - (time.monotonic() - begun)
         try:
-            answer: Answer = ticket.future.result(max(patience, 0.1))
+            answer: Answer = ticket.future.result(max(patience, 0.1) if clicked else None)
         except FutureTimeout:
             self._lanes.leave(ticket)
             seconds = self._settings.answer_timeout_seconds
             raise EngineError(f"Tator did not finish within {seconds:g} s; try again.") from None
         except CancelledError:
             raise EngineError("Tator's engine is stopping; try again in a moment.") from None
-        self._came_from[answer.came_from] += 1
+        if clicked:  # what the status tells of clicks is of clicks alone
+            self._came_from[answer.came_from] += 1
         return answer
 
     def warm(self, image: str, segmenter: str | None = None, group: str = "") -> bool:
