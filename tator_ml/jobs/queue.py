@@ -12,7 +12,12 @@ from tator_ml.jobs.owner import Owner
 from tator_ml.jobs.records import JobError, JobRecord, JobRecords
 from tator_sdk.settings import Settings
 
-KINDS = {"clip": "training.clip.job.run", "relabel": "training.relabel.run", "warm": "training.warm.run"}
+KINDS = {
+    "clip": "training.clip.job.run",
+    "relabel": "training.relabel.run",
+    "tweak": "training.tweak.job.run",
+    "warm": "training.warm.run",
+}
 """What a worker calls for each kind, with the job's id and its request."""
 
 DEFAULT_TIMEOUT_SECONDS = 6 * 3600

@@ -1,14 +1,15 @@
-"""Verbs of the ``tator`` command that learn from a project or go over it: ``train``, ``relabel``, ``warm``."""
+"""Verbs of ``tator`` that learn from a project or go over it: ``train``, ``relabel``, ``tweak``, ``warm``."""
 
 from __future__ import annotations
 
 import typer
 
-from training.cli import relabel, train, warm
+from training.cli import relabel, train, tweak, warm
 
 
 def register(app: typer.Typer) -> None:
     """Add the verbs."""
     train.register(app)
     relabel.register(app)
+    tweak.register(app)
     warm.register(app)
