@@ -142,18 +142,38 @@ COMMANDS: dict[str, Run] = {"tweak": tweak}
 
 
 def on_screen(task: Json, prompt_id: str = "") -> list[Any]:
-    """The results that the annotator most likely sees: a request does not say which annotation is open.
+    """The results that the annotator sees: a request does not say which annotation is open.
 
     A prompt field keeps its region from the first words on, so a draft or annotation that has it is the one. Else it
-    is the draft or annotation that changed last, and where there is none, the newest prediction.
+    is the only annotation that has boxes of its own, as it stands in its draft where there is one; where nobody has
+    begun one, it is the newest prediction, whose regions the editor takes over with their ids.
+
+    Raises:
+        AssistError: several may be meant.
     """
-    edited = [one for source in ("drafts", "annotations") for one in task.get(source) or [] if isinstance(one, Mapping)]
+    drafts, annotations, predictions = (
+        [one for one in task.get(source) or [] if isinstance(one, Mapping)]
+        for source in ("drafts", "annotations", "predictions")
+    )
+    drafted = {one.get("annotation") for one in drafts} - {None}
+    edited = [*drafts, *(one for one in annotations if one.get("id") not in drafted)]
     edited.sort(key=lambda one: str(one.get("updated_at") or one.get("created_at") or ""), reverse=True)
-    with_prompt = [one for one in edited if any(_id(item) == prompt_id for item in one.get("result") or [])]
-    predicted = [one for one in task.get("predictions") or [] if isinstance(one, Mapping)]
-    for holder in [*with_prompt, *edited, *predicted[::-1]]:
-        return [item for item in holder.get("result") or [] if isinstance(item, Mapping)]
-    return []
+    results = [_results(one) for one in edited]
+    for result in results:
+        if any(_id(item) == prompt_id for item in result):
+            return result
+    begun = [result for result in results if result]
+    newest = {_id(item) for item in begun[0]} if begun else set()
+    if any(not {_id(item) for item in other} <= newest for other in begun[1:]):
+        raise AssistError(
+            "Several annotations stand on this task, and Label Studio does not tell which one is open: wait five "
+            "seconds, until the draft is saved, and type it again."
+        )
+    return next(iter([*begun, *(_results(one) for one in predictions[::-1])]), [])
+
+
+def _results(holder: Json) -> list[Any]:
+    return [item for item in holder.get("result") or [] if isinstance(item, Mapping)]
 
 
 def unquoted(argument: str) -> str | None:

@@ -91,16 +91,23 @@ def update(editor: Editor) -> None:
         editor.page.locator("button", has_text="Update").last.click()
 
 
-def test_all_boxes_of_an_annotation_are_tightened_in_place(stack: DemoStack, page: Any, prompted: Prompted) -> None:
+def test_a_class_and_then_all_boxes_are_tightened_in_place(stack: DemoStack, page: Any, prompted: Prompted) -> None:
     from playwright.sync_api import expect
 
     drawn, task = prompted.drawn(), new_task(prompted.studio, prompted.project, prompted.data)
     prompted.studio.annotations.create(id=task, result=drawn)
     editor = Editor(page, stack, task, prompted.project)
+    enter(editor, "/tweak Bicycle")
+    assert editor.suggested == []
+    expect(editor.strip()).to_contain_text("has no class 'Bicycle'; it has Disc")
+    label = max(sorted({one.label for one in prompted.truth}), key=[one.label for one in prompted.truth].count)
+    enter(editor, f"/tweak {label.lower()}")
+    of_class = {one["id"] for one in editor.suggested}
+    assert of_class and of_class <= {one["id"] for one in drawn if one["value"]["rectanglelabels"] == [label]}
+    editor.accept()
     enter(editor, "/tweak all")
     expect(editor.strip()).to_contain_text(f"of {len(drawn)} boxes tightened")
-    moved = {one["id"] for one in editor.suggested}
-    assert len(moved) >= 0.5 * len(drawn)
+    moved = of_class | {one["id"] for one in editor.suggested}
     editor.accept()
     update(editor)
     after = prompted.stored(task)
@@ -113,29 +120,7 @@ def test_all_boxes_of_an_annotation_are_tightened_in_place(stack: DemoStack, pag
         assert new["value"]["rectanglelabels"] == [one.label]
     before, now = better(drawn, after, prompted.truth)
     print(f"\n{len(moved)} of {len(drawn)} boxes: IoU with the truth {before:.3f} → {now:.3f}")
-    assert now > before + 0.05
-
-
-def test_a_class_and_a_second_command_and_an_unknown_one(stack: DemoStack, page: Any, prompted: Prompted) -> None:
-    from playwright.sync_api import expect
-
-    drawn, task = prompted.drawn(), new_task(prompted.studio, prompted.project, prompted.data)
-    prompted.studio.annotations.create(id=task, result=drawn)
-    editor = Editor(page, stack, task, prompted.project)
-    editor.auto_accept(True)
-    enter(editor, "/tweak Bicycle")
-    assert editor.suggested == []
-    expect(editor.strip()).to_contain_text("has no class 'Bicycle'; it has Disc")
-    label = max({one.label for one in prompted.truth}, key=lambda name: sum(o.label == name for o in prompted.truth))
-    enter(editor, f"/tweak {label.lower()}")
-    wanted = {one["id"] for one in drawn if one["value"]["rectanglelabels"] == [label]}
-    moved = {one["id"] for one in editor.suggested}
-    assert moved and moved <= wanted
-    update(editor)
-    after = prompted.stored(task)
-    assert [one["id"] for one in after] == [one["id"] for one in drawn]
-    changed = {n["id"] for o, n in zip(drawn, after, strict=True) if corners(n) != pytest.approx(corners(o), abs=0.01)}
-    assert changed == moved
+    assert now > before + 0.05 and len(moved) >= 0.5 * len(drawn)
 
 
 def test_boxes_of_a_prediction_are_tightened_before_anything_is_submitted(
@@ -146,17 +131,37 @@ def test_boxes_of_a_prediction_are_tightened_before_anything_is_submitted(
     prompted.studio.predictions.create(task=task, result=drawn, score=0.5, model_version="imported")
     prompted.studio.projects.update(prompted.project, model_version="imported", show_collab_predictions=True)
     editor = Editor(page, stack, task, prompted.project)
-    page.screenshot(path="/tmp/h4-4.png")
-    print(editor.regions())
     enter(editor, "/tweak")
-    print([one["id"] for one in editor.suggested])
-    page.wait_for_timeout(1000)
-    page.screenshot(path="/tmp/h4-5.png")
+    assert editor.suggested and {one["id"] for one in editor.suggested} <= {one["id"] for one in drawn}
     editor.accept()
-    print(editor.regions())
     editor.submit()
     after = prompted.stored(task)
-    print([one["id"] for one in after])
-    assert len(after) == len(drawn)
+    assert [one["id"] for one in after] == [one["id"] for one in drawn]
     before, now = better(drawn, after, prompted.truth)
-    print(f"\nIoU with the truth {before:.3f} → {now:.3f}")
+    assert now > before + 0.05
+
+
+def test_of_two_annotations_the_open_one_is_meant(stack: DemoStack, page: Any, prompted: Prompted) -> None:
+    """A request does not say which is open: the draft does, once it has the words."""
+    from playwright.sync_api import expect
+
+    drawn, task = prompted.drawn(), new_task(prompted.studio, prompted.project, prompted.data)
+    other = [{**one, "id": f"other-{one['id']}"} for one in drawn]
+    prompted.studio.annotations.create(id=task, result=drawn)
+    second = prompted.studio.annotations.create(id=task, result=other)
+    editor = Editor(page, stack, task, prompted.project)
+    open_ids = {one["id"] for one in editor.regions()}
+    with editor.draft_with("/tweak all"):
+        enter(editor, "/tweak all")
+        assert editor.suggested == []
+        expect(editor.strip()).to_contain_text("type it again")
+    enter(editor, "/tweak all")
+    assert editor.suggested and {one["id"] for one in editor.suggested} <= open_ids
+    editor.accept()
+    update(editor)
+    results = {one.id: one.result for one in prompted.studio.annotations.list(id=task)}
+    untouched, changed = (drawn, other) if open_ids == {one["id"] for one in other} else (other, drawn)
+    names = [[one["id"] for one in result if one["type"] == "rectanglelabels"] for result in results.values()]
+    assert sorted(names) == sorted([[one["id"] for one in untouched], [one["id"] for one in changed]])
+    kept = next(result for result in results.values() if result[0]["id"] == untouched[0]["id"])
+    assert [one["value"] for one in kept] == [one["value"] for one in untouched], second.id

@@ -85,7 +85,7 @@ class FakeStudio:
         self.annotations = SimpleNamespace(get=self._get, update=self._update)
 
     def annotate(self, *results: list[dict[str, Any]], **data: Any) -> int:
-        """A new task with these annotations, numbered 10 × task + 0, 1, …; returns its number."""
+        """A new task with these annotations, numbered from 10 times the task on; returns its number."""
         number = len(self.tasks_) + 1
         for row, result in enumerate(results):
             self.results[10 * number + row] = copy.deepcopy(result)

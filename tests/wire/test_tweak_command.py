@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tator_ml.assists import AssistError
 from tator_ml.commands import last_text, on_screen, unquoted
 from tator_ml.engine.head import HeadError
 from tator_ml.engine.messages import Ask, Verdict
@@ -185,19 +186,25 @@ def test_a_plain_rectangle_keeps_its_pair_and_what_else_belongs_to_it(running: R
 
 
 def test_the_annotation_on_the_screen_is_taken() -> None:
-    def holder(name: str, at: str, *more: str) -> dict[str, Any]:
-        return {"updated_at": at, "result": [{"id": one} for one in (name, *more)]}
+    def holder(at: str, *names: str, **more: Any) -> dict[str, Any]:
+        return {"updated_at": at, "result": [{"id": one} for one in names], **more}
 
     def seen(**task: Any) -> list[str]:
         return [item["id"] for item in on_screen(task, "prompt")]
 
-    assert seen(annotations=[holder("old", "2026-01-01"), holder("new", "2026-01-02")]) == ["new"]
-    assert seen(annotations=[holder("a", "2026-01-02")], drafts=[holder("d", "2026-01-01")]) == ["a"]
-    assert seen(annotations=[holder("a", "2026-01-01")], drafts=[holder("d", "2026-01-02")]) == ["d"]
-    with_prompt = holder("mine", "2026-01-01", "prompt")
-    assert seen(annotations=[holder("a", "2026-01-02")], drafts=[with_prompt]) == ["mine", "prompt"]
-    assert seen(predictions=[holder("p", "2026-01-03"), holder("q", "2026-01-01")]) == ["q"]
-    assert seen(predictions=[holder("p", "2026-01-03")], annotations=[holder("a", "2026-01-01")]) == ["a"]
+    first, second = holder("2026-01-01", "a", id=1), holder("2026-01-02", "b", id=2)
+    assert seen(annotations=[first]) == ["a"]
+    assert seen(annotations=[first], drafts=[holder("2026-01-03", "a", "new", annotation=1)]) == ["a", "new"]
+    assert seen(annotations=[first], drafts=[holder("2026-01-03", "new", annotation=1)]) == ["new"], "a was deleted"
+    assert seen(annotations=[first, holder("2026-01-02", "a", "c", id=3)]) == ["a", "c"], "copies share their ids"
+    assert seen(annotations=[first, holder("2026-01-02", id=4)]) == ["a"], "an empty one has nothing to be meant"
+    for task in ({"annotations": [first, second]}, {"annotations": [first], "drafts": [second]}):
+        with pytest.raises(AssistError, match="type it again"):
+            seen(**task)
+    with_prompt = holder("2026-01-01", "mine", "prompt")
+    assert seen(annotations=[first, second], drafts=[with_prompt]) == ["mine", "prompt"]
+    assert seen(predictions=[holder("2026-01-03", "p"), holder("2026-01-01", "q")]) == ["q"]
+    assert seen(predictions=[holder("2026-01-03", "p")], annotations=[first]) == ["a"]
     assert seen() == [] and on_screen({"annotations": None, "drafts": [None, {"result": None}]}) == []
 
 
