@@ -23,7 +23,7 @@ from tator_sdk.geometry import Xyxy, iou_xyxy
 log = logging.getLogger(__name__)
 
 STEP_SECONDS = 0.25  # aimed at; a click waits for one step at most
-FIRST_STEP, LARGEST_STEP = 4, 32  # boxes
+FIRST_STEP, LARGEST_STEP = 1, 32  # boxes; on a CPU one may take as long
 TIGHT = 0.999  # IoU from which a box already stood where the mask puts it
 
 KEPT = {
@@ -89,10 +89,11 @@ def kept_because(reason: str) -> tuple[str, ...]:
 
 
 class Tweaker:
-    """Tightens boxes with one project's segmenter and head.
+    """Tightens boxes with one project's segmenter and head; several threads may share it.
 
     Attributes:
         model_version: of the last answer; empty before the first.
+        was_warm: whether every picture so far was ready.
         without_class: why the head is asked no more, in a sentence.
     """
 

@@ -73,7 +73,7 @@ def test_in_place_nothing_but_the_boxes_changes_and_undo_restores_every_one(
     studio.annotate([box("d", "Cup", SECOND)], [box("e", "Cup", LOOSER), box("f", "Ball", EMPTY)])
     before = copy.deepcopy(studio.results)
     report = run(in_place=True)
-    assert report["changed"] == 2 and studio.writes == [10, 21] and not studio.pushed
+    assert report["changed"] == 2 and sorted(studio.writes) == [10, 21] and not studio.pushed
     for number, untouched in ((10, {2, 3, 4}), (21, {1})):
         for row, (old, new) in enumerate(zip(before[number], studio.results[number], strict=True)):
             if row in untouched:
@@ -140,12 +140,13 @@ def test_killed_around_a_change_each_annotation_is_changed_once(
     setattr(studio, f"{point}_write", kill)
     with pytest.raises(Killed):
         run(in_place=True)
+    written = len(studio.writes)
     recorded = [line for _, line in lines_of(job.folder / CHANGES_FILE) if "after" in line]
     assert recorded[-1]["annotation"] == at and recorded[-1]["before"] == before[at], "record before effect"
     setattr(studio, f"{point}_write", lambda number: None)
     report = run(in_place=True)
     assert sorted(studio.writes) == [10, 20, 30, 40, 50], "each one time"
-    assert report["changed"] == 5 and report["changed_before"] == (at // 10 if point == "after" else at // 10 - 1)
+    assert report["changed"] == 5 and report["changed_before"] == written
     assert restore(settings, job.folder).restored == 5 and studio.results == before
 
 

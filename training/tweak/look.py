@@ -91,7 +91,13 @@ class Looking:
         self._how = how
         self._job = job
         self._stopped = threading.Event()
-        self._engine = Patient(engine, patience_seconds, self._stopped)
+        self._tweaker = Tweaker(
+            Patient(engine, patience_seconds, self._stopped),
+            how.interface,
+            how.segmenter,
+            how.head,
+            how.request.classify,
+        )
         self._fetcher = fetcher
         self._path: Path = job.folder / FOUND_FILE
 
@@ -178,15 +184,12 @@ class Looking:
                 if place not in addresses:
                     raise ImageError(f"it has no picture for '{place[0]}'")
                 ref = self._fetcher.fetch(addresses[place], task)
-                tweaker = Tweaker(
-                    self._engine, self._how.interface, self._how.segmenter, self._how.head, self._how.request.classify
-                )
-                for part in tweaker.tweak(ref, some):
+                for part in self._tweaker.tweak(ref, some):
                     if self._stopped.is_set():
                         raise _Stopped
                     made += [(one, ref.image) for one in part]
-                if tweaker.without_class:
-                    notes.append(f"Classes are not offered: {tweaker.without_class}")
+                if self._tweaker.without_class:
+                    notes.append(f"Classes are not offered: {self._tweaker.without_class}")
                 found += made
             except ImageError as error:
                 notes.append(f"Task {task}: {error}")
