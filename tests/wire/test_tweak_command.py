@@ -69,18 +69,13 @@ def test_the_boxes_of_the_captured_prediction_are_tightened_under_their_ids(runn
     assert {row["region_id"] for row in rows} == set(answered) and rows[0]["model_version"] == "bright-1+toy-head-1"
 
 
-@pytest.mark.parametrize("words", ["/tweak", "/tweak all", "/TWEAK  All", ["/tweak ball", "/tweak all"]])
-def test_all_of_them(running: Running, typed: Any, words: Any) -> None:
-    answered = regions_of(running, typed(words, box("a", "Ball", LOOSE), box("b", "Cup", BESIDE)))
-    assert set(answered) == {"a", "b"}
-
-
-@pytest.mark.parametrize(
-    "words", ["/tweak Cup", "/tweak cups", '/tweak "Cup"', "/tweak “cup”", ["balls", "/tweak Cup"]]
-)
-def test_those_of_a_class(running: Running, typed: Any, words: Any) -> None:
-    answered = regions_of(running, typed(words, box("a", "Ball", LOOSE), box("b", "Cup", BESIDE)))
-    assert set(answered) == {"b"} and near(answered["b"]["value"], SECOND)
+def test_all_of_them_or_those_of_a_class(running: Running, typed: Any) -> None:
+    boxes = box("a", "Ball", LOOSE), box("b", "Cup", BESIDE)
+    for words in ("/tweak", "/tweak all", "/TWEAK  All", ["/tweak ball", "/tweak all"]):
+        assert set(regions_of(running, typed(words, *boxes))) == {"a", "b"}, words
+    for words in ("/tweak Cup", "/tweak cups", '/tweak "Cup"', "/tweak “cup”", ["x", "/tweak Cup"]):
+        answered = regions_of(running, typed(words, *boxes))
+        assert set(answered) == {"b"} and near(answered["b"]["value"], SECOND), words
 
 
 def test_a_class_of_two_words_with_and_without_quotes(running: Running, typed: Any) -> None:
@@ -97,12 +92,11 @@ def test_an_unknown_class_changes_nothing_and_the_known_ones_are_named(running: 
     assert not running.segmenter.decoded and not running.services.suggestions.of_task(2, 9)
 
 
-@pytest.mark.parametrize(
-    ("words", "said"), [("/find cars", "/tweak"), ("/", "/tweak"), ("red cars", "model for words"), ("", "words")]
-)
-def test_what_is_no_command_is_said(running: Running, typed: Any, words: str, said: str) -> None:
-    assert regions_of(running, typed(words, box("a", "Ball", LOOSE))) == {}
-    assert said in (running.error(2) or "")
+def test_what_is_no_command_is_said(running: Running, typed: Any) -> None:
+    said = {"/find cars": "/tweak", "/": "/tweak", "red cars": "model for words", "": "model for words"}
+    for words, sentence in said.items():
+        assert regions_of(running, typed(words, box("a", "Ball", LOOSE))) == {}
+        assert sentence in (running.error(2) or "")
 
 
 def test_the_extra_call_after_a_command_is_answered_with_nothing(running: Running, typed: Any) -> None:
@@ -135,19 +129,17 @@ def test_only_upright_rectangles_that_are_not_locked(running: Running, typed: An
     assert "stands upright" in (running.error(2) or "")
 
 
-@pytest.mark.parametrize(("assists", "label"), [(("refine", "classify"), "Box"), (("refine",), "Ball"), (None, "Box")])
-def test_the_class_head_is_asked_as_the_project_says(
-    running: Running, typed: Any, assists: tuple[str, ...] | None, label: str
-) -> None:
-    running.services.projects.choose(2, assists=assists)
+def test_the_class_head_is_asked_as_the_project_says(running: Running, typed: Any) -> None:
     running.classifier.verdict = Verdict("box", 0.97, (("box", 0.97), ("ball", 0.02)))
-    answered = regions_of(running, typed("/tweak", box("a", "Ball", LOOSE), box("kept", "Ball", EMPTY)))
-    assert answered["a"]["value"]["rectanglelabels"] == [label] and near(answered["a"]["value"], TRUTH)
-    if label == "Box":  # a class is offered for a box that keeps its place too
-        assert answered["a"]["score"] == 0.97
-        assert answered["kept"]["value"] == {**EMPTY, "rotation": 0, "rectanglelabels": ["Box"]}
-    else:
-        assert set(answered) == {"a"}
+    for assists, label in ((("refine", "classify"), "Box"), (("refine",), "Ball"), (None, "Box")):
+        running.services.projects.choose(2, assists=assists)
+        answered = regions_of(running, typed("/tweak", box("a", "Ball", LOOSE), box("kept", "Ball", EMPTY)))
+        assert answered["a"]["value"]["rectanglelabels"] == [label] and near(answered["a"]["value"], TRUTH)
+        if label == "Box":  # a class is offered for a box that keeps its place too
+            assert answered["a"]["score"] == 0.97
+            assert answered["kept"]["value"] == {**EMPTY, "rotation": 0, "rectanglelabels": ["Box"]}
+        else:
+            assert set(answered) == {"a"}
 
 
 def test_a_head_that_cannot_answer_leaves_the_boxes(
@@ -252,7 +244,7 @@ def test_when_time_runs_out_what_is_done_is_answered_and_the_rest_comes_first_ne
     decode = running.segmenter.decode
 
     def slowly(*given: Any) -> Any:
-        time.sleep(0.4)
+        time.sleep(0.2)
         return decode(*given)
 
     running.segmenter.decode = slowly  # type: ignore[method-assign]
@@ -262,6 +254,6 @@ def test_when_time_runs_out_what_is_done_is_answered_and_the_rest_comes_first_ne
     boxes = [box(f"b{n}", "Ball", LOOSE) for n in range(12)]
     first = regions_of(running, typed("/tweak", *boxes))
     assert 0 < len(first) < 12 and "time ran out before" in (running.services.notices.get(2).last or "")
-    time.sleep(0.5)  # the step that was given up
+    time.sleep(0.3)  # the step that was given up
     second = regions_of(running, typed("/tweak", *boxes))
     assert second and not set(second) & set(first)
