@@ -103,6 +103,9 @@ class Settings(BaseSettings):
     preload: bool = Field(
         True, description="Make pictures ready before they are opened: the task's own, then the next and the previous."
     )
+    yield_to_clicks: bool = Field(
+        True, description="Jobs wait at their next step while a click is answered on the same host."
+    )
     enable_metrics: bool = Field(
         True,
         validation_alias=_named("enable_metrics", "ENABLE_METRICS"),

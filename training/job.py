@@ -21,6 +21,7 @@ from tator_ml.jobs.connection import connect_patiently
 from tator_ml.jobs.fence import Fence, Standing
 from tator_ml.jobs.order import Ending, timeout_sentence
 from tator_ml.jobs.owner import Owner
+from tator_ml.lease import Bystander
 from tator_sdk.errors import TatorError
 from tator_sdk.settings import Settings
 
@@ -54,7 +55,7 @@ class Job(Protocol):
     folder: Path
 
     def progress(self, done: int, total: int, what: str) -> None:
-        """Tell how far the job is; cheap enough for every step.
+        """Tell how far the job is; cheap enough for every step, and waits while clicks are answered on this host.
 
         Args:
             done: steps done.
@@ -92,9 +93,21 @@ class Job(Protocol):
 class QueuedJob:
     """A job that a worker runs; what it tells goes to its record in Redis."""
 
-    def __init__(self, connection: redis.Redis, job_id: str, attempt: int, folder: Path) -> None:
+    def __init__(
+        self, connection: redis.Redis, job_id: str, attempt: int, folder: Path, clicks: Bystander | None = None
+    ) -> None:
+        """Prepare.
+
+        Args:
+            connection: to Redis.
+            job_id: of the job.
+            attempt: which of its attempts this is.
+            folder: see :class:`Job`.
+            clicks: that it stands aside for; None for none.
+        """
         self.id = job_id
         self.folder = folder
+        self._clicks = clicks
         self._fence = Fence(connection, job_id, attempt)
         self._written = self._named = -math.inf
         self._what = ""
@@ -103,6 +116,8 @@ class QueuedJob:
 
     def progress(self, done: int, total: int, what: str) -> None:
         """See :meth:`Job.progress`; written at most five times a second."""
+        if self._clicks is not None:
+            self._clicks.stand_aside()
         now = time.monotonic()
         self._unwritten = {"done": done, "total": total, "what": what}
         # a new step after many quick ones is told at once, as it may be a long one
@@ -159,10 +174,13 @@ class LocalJob:
         self.folder = settings.home / "jobs" / job_id
         self.points: list[dict[str, Any]] = []
         self._on_progress = on_progress
+        self._clicks = bystander(settings)
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def progress(self, done: int, total: int, what: str) -> None:
         """Hand the progress on."""
+        if self._clicks is not None:
+            self._clicks.stand_aside()
         if self._on_progress is not None:
             self._on_progress(done, total, what)
 
@@ -176,6 +194,11 @@ class LocalJob:
     def point(self, **values: float | int | str) -> None:
         """Keep it."""
         self.points.append(_plain(values))
+
+
+def bystander(settings: Settings) -> Bystander | None:
+    """What lets a job stand aside for clicks, where the settings ask for it."""
+    return Bystander(settings.home / "run") if settings.yield_to_clicks else None
 
 
 def run_job(job_id: str, work: Callable[[Job, Settings], dict[str, Any]]) -> dict[str, Any]:
@@ -204,7 +227,7 @@ def run_job(job_id: str, work: Callable[[Job, Settings], dict[str, Any]]) -> dic
         logging.getLogger(__name__).info("%s runs elsewhere or has ended: nothing to do", job_id)
         return {}
     result: dict[str, Any] = {}
-    job = QueuedJob(connection, job_id, attempt, settings.home / "jobs" / job_id)
+    job = QueuedJob(connection, job_id, attempt, settings.home / "jobs" / job_id, bystander(settings))
     try:
         if attempt > 1:
             job.log(f"attempt {attempt} begins")

@@ -14,15 +14,29 @@ from tator_ml.engine.encoders.base import Encoder
 from tator_ml.engine.lanes import Lane, Lanes
 from tator_ml.engine.messages import EmbedAsk, Embedded, UnknownImage
 from tator_ml.images.decode import decode_image
+from tator_ml.lease import ClickLease
 
 STEP_SECONDS = 0.25
+WATCHED_STEP_SECONDS = 0.04  # while people click, so that a click waits for a fraction of itself at most
+WATCHED_SECONDS = 30.0  # after a click people are expected to go on
 FIRST_STEP, MOST_IN_STEP = 8, 64
 
 
 def cut_crops(
-    ask: EmbedAsk, encoder: Encoder, read: Callable[[str], bytes | None], max_pixels: int
+    ask: EmbedAsk,
+    encoder: Encoder,
+    read: Callable[[str], bytes | None],
+    max_pixels: int,
+    pause: Callable[[], None] = lambda: None,
 ) -> list[NDArray[np.uint8]]:
     """Every crop of a request, in its order; each picture is decoded once.
+
+    Args:
+        ask: boxes of pictures.
+        encoder: tells the crops' size.
+        read: content hash → a picture's bytes.
+        max_pixels: larger pictures are refused.
+        pause: called before each picture; waits where something else is to go first.
 
     Raises:
         UnknownImage: a picture's bytes are not there.
@@ -31,6 +45,7 @@ def cut_crops(
     recipe = CropRecipe(ask.margin, ask.square)
     crops: list[NDArray[np.uint8]] = []
     for item in ask.items:
+        pause()
         data = read(item.image)
         if data is None:
             raise UnknownImage(f"The picture {item.image[:12]} is not in the store.")
@@ -42,8 +57,9 @@ def cut_crops(
 class Stepper:
     """Embeds crops on the device thread, a fraction of a second at a time."""
 
-    def __init__(self, lanes: Lanes) -> None:
+    def __init__(self, lanes: Lanes, lease: ClickLease) -> None:
         self._lanes = lanes
+        self._lease = lease
         self._seconds_per_crop: dict[str, float] = {}
 
     def embed(self, encoder: Encoder, crops: Sequence[NDArray[np.uint8]], lane: Lane = Lane.BATCH) -> Embedded:
@@ -55,6 +71,7 @@ class Stepper:
         parts: list[NDArray[np.float16]] = [np.zeros((0, encoder.dim), np.float16)]
         first = 0
         while first < len(crops):
+            self._lease.stand_aside()
             stop = first + self._step(encoder)
             parts.append(self._lanes.submit(lane, partial(self._timed, encoder, crops[first:stop])).result())
             first = stop
@@ -64,7 +81,8 @@ class Stepper:
         known = self._seconds_per_crop.get(encoder.version)
         if known is None:
             return FIRST_STEP
-        return int(min(max(STEP_SECONDS / max(known, 1e-6), 1), MOST_IN_STEP))
+        seconds = WATCHED_STEP_SECONDS if self._lease.watched(WATCHED_SECONDS) else STEP_SECONDS
+        return int(min(max(seconds / max(known, 1e-6), 1), MOST_IN_STEP))
 
     def _timed(self, encoder: Encoder, crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.float16]:
         begun = time.perf_counter()

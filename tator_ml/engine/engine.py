@@ -41,6 +41,7 @@ from tator_ml.engine.store import EmbeddingStore
 from tator_ml.engine.supply import Prepared, Supply
 from tator_ml.engine.warm import WarmImage, WarmImages
 from tator_ml.images.store import ImageStore
+from tator_ml.lease import ClickLease
 from tator_sdk.geometry import Xyxy, area_xyxy, clip_xyxy
 from tator_sdk.settings import Settings
 
@@ -86,8 +87,10 @@ class Engine:
         self._guard = Guard.of(settings)
         self._device = device
         self._lanes = Lanes()
+        self._segmenters.pause_between_parts(self._lanes.pause)
         self._models = models or ClassModels(lambda name: encoders.load(name, device))
-        self._stepper = Stepper(self._lanes)
+        self._lease = ClickLease(settings.home / "run", device)
+        self._stepper = Stepper(self._lanes, self._lease)
         self._supply = Supply(
             images,
             EmbeddingStore(settings.home / "warm", settings.embedding_store_bytes),
@@ -120,6 +123,12 @@ class Engine:
             EngineError: no answer in time.
             TatorError: the segmenter cannot be loaded.
         """
+        if ask.lane == "batch":
+            return self._in_lane(ask)
+        with self._lease.held():
+            return self._in_lane(ask)
+
+    def _in_lane(self, ask: Ask) -> Answer:
         begun, clicked = time.monotonic(), ask.lane == "click"
         if clicked:
             self._last_click = begun
@@ -191,7 +200,7 @@ class Engine:
             embedding = prepared.embedding
         else:
             work = partial(self._supply.embedding, model, prepared)
-            embedding, came_from = self._lanes.submit(Lane.BATCH, work).result()
+            embedding, came_from = self._lanes.submit(Lane.BATCH, work, About(image)).result()
             made = came_from == "encoded"
         if not self._supply.write(image, embedding):
             raise EngineError("The embedding cannot be kept on disk; free some, or raise TATOR_EMBEDDING_STORE_BYTES.")
@@ -224,7 +233,7 @@ class Engine:
             Busy: too much work waits already.
         """
         encoder = self._models.encoder(ask.encoder)
-        crops = cut_crops(ask, encoder, self._images.get, self._settings.image_max_pixels)
+        crops = cut_crops(ask, encoder, self._images.get, self._settings.image_max_pixels, self._lease.stand_aside)
         return self._stepper.embed(encoder, crops)
 
     def encoder_version(self, name: str) -> str:

@@ -1,7 +1,8 @@
 """Three lanes to one device: a click overtakes preloads, a preload overtakes batches.
 
 One thread does the work, so a model is never asked twice at once; whatever waits longest in the
-best lane comes next. Work that takes long is to be cut into steps by whoever submits it.
+best lane comes next. Work that takes long is cut into steps by whoever submits it, or calls
+:meth:`Lanes.pause` between its parts, where what waits in better lanes is done first.
 
 A request takes its place with :meth:`Lanes.enter` when it comes, and may start once :meth:`Lanes.ready`
 brings its work: what a picture needs beforehand (reading, decoding) is done by the caller's thread, while
@@ -69,6 +70,10 @@ class Ticket:
     work: Callable[[], Any] | None = None
 
 
+Started = tuple[Ticket, Callable[[], Any]]
+"""A place whose turn has come, and its work."""
+
+
 class Lanes:
     """A bounded priority queue before one working thread."""
 
@@ -85,6 +90,7 @@ class Lanes:
         self._counts: Counter[Lane] = Counter()
         self._ready: list[tuple[Lane, int, Ticket]] = []
         self._closed = False
+        self._running: list[Ticket] = []  # of the device's thread alone: what pauses below what it let pass
         self.superseded = 0
         self.dropped = 0
         self._thread = threading.Thread(target=self._work, name="tator-device", daemon=True)
@@ -130,13 +136,13 @@ class Lanes:
         if waited:
             ticket.future.cancel()
 
-    def submit(self, lane: Lane, work: Callable[[], T]) -> Future[T]:
+    def submit(self, lane: Lane, work: Callable[[], T], about: About | None = None) -> Future[T]:
         """Queue ``work``; its result or exception arrives in the future.
 
         Raises:
             Busy: as much as is allowed waits in the lane already.
         """
-        ticket = self.enter(lane)
+        ticket = self.enter(lane, about)
         self.ready(ticket, work)
         return ticket.future
 
@@ -150,6 +156,19 @@ class Lanes:
         for one in gone:
             one.future.cancel()
         return len(gone)
+
+    def pause(self) -> None:
+        """Do first what waits in better lanes than the work that calls; from any other thread nothing happens.
+
+        The encoding of a picture takes seconds on a CPU and can be left between two blocks of its network, so a
+        click that comes meanwhile waits for one block instead of for all of them.
+        """
+        if threading.current_thread() is not self._thread or not self._running:
+            return
+        lane = self._running[-1].lane
+        # read without the lock: what comes a moment too late is seen at the next pause
+        while self._ready and self._ready[0][0] < lane and (item := self._next_before(lane)) is not None:
+            self._do(*item)
 
     def waits(self, lane: Lane, image: str, segmenter: str) -> bool:
         """Whether the picture waits in the lane already, for that model."""
@@ -189,7 +208,8 @@ class Lanes:
             self._counts[ticket.lane] -= 1
             ticket.work = None
 
-    def _next(self) -> tuple[Future[Any], Callable[[], Any]] | None:
+    def _next(self) -> Started | None:
+        """What comes next, waited for; None when the lanes are closed."""
         with self._changed:
             while not self._closed:
                 while self._ready:
@@ -197,16 +217,37 @@ class Lanes:
                     work = ticket.work
                     self._forget(ticket)
                     if work is not None:
-                        return ticket.future, work
+                        return ticket, work
                 self._changed.wait()
         return None
 
+    def _next_before(self, lane: Lane) -> Started | None:
+        """What may go before work of this lane: nothing on a picture that is being encoded, or it would be twice."""
+        at_work = {one.about.image for one in self._running} - {""}
+        with self._changed:
+            for entry in sorted(self._ready):
+                ticket, work = entry[2], entry[2].work
+                if ticket.lane >= lane:
+                    break
+                if work is not None and ticket.about.image not in at_work:
+                    self._ready.remove(entry)
+                    heapq.heapify(self._ready)
+                    self._forget(ticket)
+                    return ticket, work
+        return None
+
+    def _do(self, ticket: Ticket, work: Callable[[], Any]) -> None:
+        if not ticket.future.set_running_or_notify_cancel():
+            return
+        self._running.append(ticket)
+        try:
+            ticket.future.set_result(work())
+        except BaseException as error:  # belongs to whoever waits for the future
+            ticket.future.set_exception(error)
+        finally:
+            self._running.pop()
+
     def _work(self) -> None:
         while (item := self._next()) is not None:
-            future, work = item
-            if future.set_running_or_notify_cancel():
-                try:
-                    future.set_result(work())
-                except BaseException as error:  # belongs to whoever waits for the future
-                    future.set_exception(error)
-            del item, future, work  # the last picture must not live until the next one comes
+            self._do(*item)
+            del item  # the last picture must not live until the next one comes

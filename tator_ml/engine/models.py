@@ -13,7 +13,7 @@ from tator_ml.engine.encoders.base import Encoder
 from tator_ml.engine.head import Head
 from tator_ml.engine.memory import is_out_of_memory
 from tator_ml.engine.messages import EngineError, SegmenterStatus, UnknownHead
-from tator_ml.engine.segmenters.base import Segmenter
+from tator_ml.engine.segmenters.base import Pausable, Segmenter
 from tator_ml.engine.warm import Once
 from tator_sdk.errors import TatorError
 
@@ -131,6 +131,7 @@ class Segmenters:
         self._loaded: dict[tuple[str, bool], Segmenter] = {}
         self._used: dict[tuple[str, bool], float] = {}
         self._versions: dict[str, str] = {}
+        self._pause: Callable[[], None] | None = None
         if given is not None:
             self._keep((default, False), given)
 
@@ -141,6 +142,13 @@ class Segmenters:
             TatorError: it cannot be loaded; the message says what to do.
         """
         return self._get((name or self.default, False), self._load)
+
+    def pause_between_parts(self, pause: Callable[[], None]) -> None:
+        """Have ``pause`` called between the parts of every encoding, of those loaded and of those to come."""
+        with self._lock:
+            self._pause = pause
+            for segmenter in self._loaded.values():
+                self._let_pause(segmenter)
 
     def on_cpu(self, name: str | None = None) -> Callable[[], Segmenter] | None:
         """How to get the same segmenter on the CPU; None where that would be no help."""
@@ -224,3 +232,10 @@ class Segmenters:
         self._used[key] = time.monotonic()
         self._used.setdefault((key[0], False), self._used[key])
         self._versions.setdefault(key[0], segmenter.version)
+        self._let_pause(segmenter)
+
+    def _let_pause(self, segmenter: Segmenter) -> None:
+        pause = self._pause
+        if pause is not None and isinstance(segmenter, Pausable):
+            for part in segmenter.parts():
+                part.register_forward_pre_hook(lambda *_: pause())

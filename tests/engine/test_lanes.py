@@ -135,3 +135,67 @@ def test_closing_ends_what_waits() -> None:
     assert waits.future.cancelled()
     with pytest.raises(Busy, match="stopping"):
         lanes.enter(Lane.CLICK)
+
+
+def test_a_click_goes_between_the_parts_of_a_long_encoding(lanes: Lanes) -> None:
+    done: list[str] = []
+    begun, clicked = threading.Event(), threading.Event()
+
+    def encoding() -> None:
+        begun.set()
+        assert clicked.wait(5)
+        for part in range(3):
+            lanes.pause()
+            done.append(f"part {part}")
+
+    long = lanes.submit(Lane.BATCH, encoding, About("next"))
+    assert begun.wait(5)
+    first = lanes.submit(Lane.CLICK, lambda: done.append("click"), About("other"))
+    preload = lanes.submit(Lane.PRELOAD, lambda: done.append("preload"), About("third"))
+    clicked.set()
+    for one in (long, first, preload):
+        one.result(5)
+    assert done == ["click", "preload", "part 0", "part 1", "part 2"]
+
+
+def test_what_is_let_pass_pauses_for_better_lanes_alone(lanes: Lanes) -> None:
+    done: list[str] = []
+
+    def preload() -> None:
+        later = lanes.submit(Lane.BATCH, lambda: done.append("batch"))
+        lanes.submit(Lane.CLICK, lambda: lanes.pause() or done.append("click"))
+        lanes.pause()
+        assert not later.done()
+        done.append("preload")
+
+    def batch() -> None:
+        lanes.submit(Lane.PRELOAD, preload)
+        lanes.pause()
+        done.append("encoding")
+
+    lanes.submit(Lane.BATCH, batch).result(5)
+    until = time.monotonic() + 5
+    while "batch" not in done and time.monotonic() < until:
+        time.sleep(0.01)
+    assert done == ["click", "preload", "encoding", "batch"]
+
+
+def test_a_click_on_the_picture_that_is_being_encoded_waits_for_its_end(lanes: Lanes) -> None:
+    done: list[str] = []
+
+    def encoding() -> None:
+        lanes.submit(Lane.CLICK, lambda: done.append("same"), About("picture"))
+        lanes.submit(Lane.CLICK, lambda: done.append("other"), About("another"))
+        lanes.pause()
+        done.append("encoded")
+
+    lanes.submit(Lane.PRELOAD, encoding, About("picture")).result(5)
+    lanes.submit(Lane.BATCH, lambda: None).result(5)
+    assert done == ["other", "encoded", "same"]
+
+
+def test_a_pause_on_another_thread_does_nothing(lanes: Lanes, gate: threading.Event) -> None:
+    waiting = lanes.submit(Lane.CLICK, lambda: None)
+    lanes.pause()
+    assert not waiting.done()
+    gate.set()

@@ -6,12 +6,13 @@ threads cannot mix up pictures and an embedding can be kept, stored and shared.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,17 @@ class Decoded:
     iou: Tensor
 
 
+@runtime_checkable
+class Pausable(Protocol):
+    """A segmenter whose encoding can be left between parts, so that a click need not wait for all of it."""
+
+    def parts(self) -> Sequence[nn.Module]:
+        """Modules that run one after the other, each a fraction of the encoding."""
+        ...
+
+
 class Segmenter(Protocol):
-    """A promptable segmentation model.
+    """A promptable segmentation model; one that takes long to encode is :class:`Pausable` too.
 
     Attributes:
         version: names architecture and weights, e.g. ``sam1-vit_b-3f2a91c0``; embeddings of
@@ -89,3 +99,9 @@ class Segmenter(Protocol):
     def full_size(self, embedding: Embedding, low_res: Tensor) -> Tensor:
         """Mask logits (K, h, w) → (K, H, W) logits in the picture's resolution, float32."""
         ...
+
+
+def blocks(encoder: nn.Module) -> list[nn.Module]:
+    """The transformer blocks of an image encoder, in their order: all members of its lists named ``blocks``."""
+    lists = [module for name, module in encoder.named_modules() if name.split(".")[-1] == "blocks"]
+    return [block for one in lists for block in one.children()]

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from segment_anything import sam_model_registry
 from segment_anything.modeling import Sam
 from segment_anything.utils.transforms import ResizeLongestSide
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.transforms.functional import resize, to_pil_image
 
 from tator_ml.engine.segmenters import weights
-from tator_ml.engine.segmenters.base import Decoded, Embedding, Prompts
+from tator_ml.engine.segmenters.base import Decoded, Embedding, Prompts, blocks
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,10 @@ class Sam1Segmenter:
         self.sam = sam
         self.version = version
         self._frame = Frame(sam.image_encoder.img_size)
+
+    def parts(self) -> list[nn.Module]:
+        """The encoder's blocks; see :class:`base.Pausable`."""
+        return blocks(self.sam.image_encoder)
 
     @torch.no_grad()
     def encode(self, image: NDArray[np.uint8]) -> Embedding:

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from sam2.build_sam import build_sam2
 from sam2.modeling.sam2_base import SAM2Base
 from sam2.utils.transforms import SAM2Transforms
-from torch import Tensor
+from torch import Tensor, nn
 
 from tator_ml.engine.segmenters import weights
-from tator_ml.engine.segmenters.base import Decoded, Embedding, Prompts
+from tator_ml.engine.segmenters.base import Decoded, Embedding, Prompts, blocks
 
 CONFIGS = {
     "sam2-tiny": "configs/sam2.1/sam2.1_hiera_t.yaml",
@@ -40,6 +40,10 @@ class Sam2Segmenter:
         self.version = version
         # Holes and sprinkles are left alone, as the predictor does by default.
         self._frame = SAM2Transforms(resolution=sam.image_size, mask_threshold=0.0)
+
+    def parts(self) -> list[nn.Module]:
+        """The encoder's blocks; see :class:`base.Pausable`."""
+        return blocks(self.sam.image_encoder)
 
     @torch.no_grad()
     def encode(self, image: NDArray[np.uint8]) -> Embedding:
