@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Protocol
@@ -123,19 +124,16 @@ class Engine:
             EngineError: no answer in time.
             TatorError: the segmenter cannot be loaded.
         """
-        if ask.lane == "batch":
-            return self._in_lane(ask)
-        with self._lease.held():
+        with self._lease.held() if ask.lane == "click" else nullcontext():
             return self._in_lane(ask)
 
     def _in_lane(self, ask: Ask) -> Answer:
         begun, clicked = time.monotonic(), ask.lane == "click"
-        if clicked:
-            self._last_click = begun
         classifier = self._models.classifier(ask.head) if ask.head and ask.classify else self._classifier
         about = About(ask.image, ask.segmenter or "", ask.task, frozenset(ask.prompt_ids))
         ticket = self._lanes.enter(Lane[ask.lane.upper()], about)
         if clicked:
+            self._last_click = begun
             self._supply.warm.pin([ask.image], self._settings.warm_pin_seconds)
         try:
             segmenter = self._segmenter(ask.segmenter)
