@@ -134,7 +134,7 @@ class TatorBackend:
                 self.project, "Tator had an unexpected error with this picture; its log says more."
             )
         finally:
-            lane = "click" if context else "preload"
+            lane = "batch" if self._assist == "text" else "click" if context else "preload"
             self._services.metrics.answered(self._assist, lane, outcome, time.monotonic() - begun)
         return self._result(kept_prompts(context)) if context else NOTHING_TO_STORE
 

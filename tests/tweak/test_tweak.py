@@ -11,11 +11,16 @@ import pytest
 from tator_ml.engine.client import EngineAway
 from tator_ml.engine.messages import Ask, Verdict
 from tator_ml.engine.refine import Guard, Segment, objections
+from tator_ml.images.decode import ImageError
+from tator_ml.images.fetch import ImageRef
+from tator_ml.learning.stores import image_store
 from tator_ml.tweaking import KEPT, kept_because
 from tator_sdk.errors import TatorError
 from tator_sdk.requests import Tweak
 from tator_sdk.settings import Settings
-from tests.tweak.conftest import EMPTY, LOOSE, LOOSER, POLYGON, PROJECT, SECOND, TRUTH, FakeStudio, Toy, box
+from tator_sdk.studio import StudioError
+from tests.tweak.conftest import EMPTY, LOOSE, LOOSER, POLYGON, PROJECT, SECOND, TRUTH, FakeStudio, Pager, Toy, box
+from tests.wire.conftest import scene_bytes
 from training.job import JobCancelled, LocalJob
 from training.tweak.apply import CHANGES_FILE
 from training.tweak.job import tweak
@@ -345,3 +350,51 @@ def test_the_half_line_of_a_crash_is_cut_off(tmp_path: Any) -> None:
     with Journal(path):
         assert path.read_bytes() == b""
     assert list(lines_of(tmp_path / "none")) == []
+
+
+def test_a_label_studio_that_is_away_for_a_moment_is_waited_for(
+    studio: FakeStudio, settings: Settings, toy: Toy, job: LocalJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While tasks are read, while a picture is fetched, and around the change of an annotation."""
+    for name in "abc":
+        studio.annotate([box(name)], image=f"/{name}.png")
+    before = copy.deepcopy(studio.results)
+    store = image_store(settings)
+    away = {"tasks": 1, "/b.png": 1, "before": 1, "after": 1}
+
+    def once(what: str) -> bool:
+        away[what] = away.get(what, 0) - 1
+        return away[what] >= 0
+
+    class Fetches:
+        def fetch(self, address: str, task_id: int | None = None) -> ImageRef:
+            if once(address):
+                raise ImageError("Label Studio cannot be reached.")
+            return ImageRef(store.put(scene_bytes()), (640, 480))
+
+    listed = studio.tasks.list
+
+    def cut_off(**asked: Any) -> Any:
+        pager = listed(**asked)
+        return CutOff(list(pager)) if once("tasks") else pager
+
+    class CutOff(Pager):
+        def __iter__(self) -> Any:
+            yield self[0]
+            raise StudioError("away", passing=True)
+
+    def fails(point: str) -> Any:
+        def check(number: int) -> None:
+            if once(point):
+                raise StudioError("away", passing=True)
+
+        return check
+
+    studio.tasks.list, studio.before_write, studio.after_write = cut_off, fails("before"), fails("after")
+    for module in ("job", "apply"):
+        monkeypatch.setattr(f"training.tweak.{module}.WAITS_SECONDS", (0.01, 0.01))
+    report = tweak(ask(in_place=True), settings, job, toy.engine, Fetches())
+    assert all(left < 0 for left in away.values()), "each was away once"
+    assert (report["tasks"], report["unreadable"], report["changed"]) == (3, 0, 3)
+    assert sorted(studio.writes) == [10, 20, 30] and all(near(one[0], TRUTH) for one in studio.results.values())
+    assert restore(settings, job.folder).restored == 3 and studio.results == before

@@ -8,6 +8,7 @@ Studio (1.23.2) deletes every draft of an annotation that is updated, whoever's 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ import httpx
 from tator_ml.standing import rewritten
 from tator_sdk.auth import LabelStudioAuth
 from tator_sdk.settings import Settings
-from tator_sdk.studio import open_studio, sentences
+from tator_sdk.studio import WAITS_SECONDS, StudioError, open_studio, sentences
 from training.job import Job
 from training.tweak.journal import Journal, line_at, lines_of
 from training.tweak.look import FOUND_FILE, changes_of, mark_of
@@ -147,16 +148,28 @@ def apply(job: Job, annotations: Annotations) -> Written:
     record = job.folder / CHANGES_FILE
     begun, done = record_of(record)
     written, wanted = Written(), list(_wanted(job.folder / FOUND_FILE))
+    started = time.monotonic()
     with Journal(record) as journal:
         for count, (task, number, offset) in enumerate(wanted):
-            job.progress(count, len(wanted), "changing annotations")
+            rate = count / max(time.monotonic() - started, 1e-3)
+            job.progress(count, len(wanted), f"changing annotations, {rate:.1f} a second")
             if number in done:
                 written.changed += 1
                 written.there += 1
                 continue
-            job.check()
-            known = begun_of(line_at(record, begun[number])) if number in begun else None
-            _write(annotations, journal, written, task, _part(line_at(job.folder / FOUND_FILE, offset), number), known)
+            part = _part(line_at(job.folder / FOUND_FILE, offset), number)
+            for seconds in (*WAITS_SECONDS, None):
+                job.check()
+                known = begun_of(line_at(record, begun[number])) if number in begun else None
+                try:
+                    _write(annotations, journal, written, task, part, known)
+                    break
+                except StudioError as error:
+                    if seconds is None or not error.passing:
+                        raise
+                    job.log(f"annotation {number} is tried again in {seconds:g} s: {error}")
+                    time.sleep(seconds)
+                    begun, _ = record_of(record)  # the change may be recorded by now, and even be made
     job.progress(len(wanted), len(wanted), "changing annotations")
     return written
 
@@ -168,7 +181,7 @@ def _write(
     now = annotations.read(number)
     if now is None:
         return written.skip(number, task, GONE)
-    if known is not None and now == known.after:  # the earlier attempt died between the change and its note
+    if known is not None and now == known.after:  # what began it died between the change and its note
         journal.write({"annotation": number, "done": True})
         written.changed += 1
         written.there += 1

@@ -26,7 +26,7 @@ from tator_ml.tweaking import AnswersAsks
 from tator_sdk.errors import TatorError
 from tator_sdk.requests import Tweak
 from tator_sdk.settings import Settings
-from tator_sdk.studio import PredictionsOfVersion, Pushed, open_studio, sentences
+from tator_sdk.studio import WAITS_SECONDS, PredictionsOfVersion, Pushed, StudioError, open_studio, sentences
 from training.job import Job, run_job
 from training.tweak.apply import Annotations, Written, apply
 from training.tweak.journal import line_at, lines_of
@@ -84,23 +84,20 @@ def tweak(
     store = image_store(settings)
     engine = engine or EngineClient(settings, store, head_registry(settings).files)
     plan = _plan(request, settings, job, engine, interface)
+    how = How(request, interface, plan["classes"], plan["segmenter"], plan["head"], plan["version"])
     own = None if fetcher else ImageFetcher(settings, store)
     try:
-        total, tasks = selected_tasks(studio, settings.label_studio_url, request)
-        how = How(request, interface, plan["classes"], plan["segmenter"], plan["head"], plan["version"])
-        looking = Looking(how, job, engine, fetcher or own, settings.engine_patience_seconds)  # type: ignore[arg-type]
-        looking.look(tasks, total)
+        _look(studio, settings, Looking(how, job, engine, fetcher or own, settings.engine_patience_seconds))  # type: ignore[arg-type]
     finally:
         if own is not None:
             own.close()
     found = Report.of((line for _, line in lines_of(job.folder / FOUND_FILE)), request.pictures)
     pushed, written = Pushed(0, 0, ()), Written()
-    if not request.dry_run:
-        if request.in_place:
-            with Annotations(settings) as annotations:
-                written = apply(job, annotations)
-        else:
-            pushed = _push(request, settings, job, plan["version"])
+    if request.in_place and not request.dry_run:
+        with Annotations(settings) as annotations:
+            written = apply(job, annotations)
+    elif not request.dry_run:
+        pushed = _push(request, settings, job, plan["version"])
     for task in pushed.dropped:
         found.note(f"Label Studio does not keep the prediction of task {task}.")
     for one in written.skipped:
@@ -115,13 +112,8 @@ def tweak(
         "in_place": request.in_place,
         "dry_run": request.dry_run,
         **found.as_json(),
+        **_effect(pushed, written),
         "offered_tasks": sum(1 for _ in offers(job.folder / FOUND_FILE)),
-        "pushed": pushed.created,
-        "already_there": pushed.there,
-        "dropped": len(pushed.dropped),
-        "changed": written.changed,
-        "changed_before": written.there,
-        "skipped": written.skipped,
         "sheet": str(sheet) if sheet else None,
         "project_shows": about.model_version,
         "seconds": round(time.monotonic() - begun, 2),
@@ -131,6 +123,31 @@ def tweak(
         job.log(note)
     job.log(_summary(report))
     return report
+
+
+def _look(studio: Any, settings: Settings, looking: Looking) -> None:
+    """Look at all tasks; a Label Studio that is away for a moment is asked again for those that are left."""
+    for seconds in (*WAITS_SECONDS, None):
+        try:
+            total, tasks = selected_tasks(studio, settings.label_studio_url, looking.request)
+            looking.look(tasks, total)
+            return
+        except StudioError as error:
+            if seconds is None or not error.passing:
+                raise
+            looking.job.log(f"goes on in {seconds:g} s: {error}")
+            time.sleep(seconds)
+
+
+def _effect(pushed: Pushed, written: Written) -> dict[str, Any]:
+    return {
+        "pushed": pushed.created,
+        "already_there": pushed.there,
+        "dropped": len(pushed.dropped),
+        "changed": written.changed,
+        "changed_before": written.there,
+        "skipped": written.skipped,
+    }
 
 
 def _plan(request: Tweak, settings: Settings, job: Job, engine: Engine, interface: Interface) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from training.tweak.journal import Journal, lines_of
 
 FOUND_FILE = "found.jsonl"
 RETRY_SECONDS = 1.0
+MOST_POSTPONED = 1000  # tasks with pictures that could not be had, tried once more in the end
 
 
 class Fetches(Protocol):
@@ -85,11 +86,17 @@ class _Stopped(Exception):
 
 
 class Looking:
-    """Looks at tasks, a bounded number at once."""
+    """Looks at tasks, a bounded number at once; may be begun again, and goes on with those that are left.
+
+    Attributes:
+        request: which boxes, and what for.
+        job: that is told.
+    """
 
     def __init__(self, how: How, job: Job, engine: AnswersAsks, fetcher: Fetches, patience_seconds: float) -> None:
+        self.request = how.request
+        self.job = job
         self._how = how
-        self._job = job
         self._stopped = threading.Event()
         self._tweaker = Tweaker(
             Patient(engine, patience_seconds, self._stopped),
@@ -114,30 +121,39 @@ class Looking:
         """
         done = {int(line["task"]) for _, line in lines_of(self._path)}
         before, begun, boxes = len(done), time.monotonic(), 0
+        self._stopped.clear()
         if before:
-            self._job.log(f"goes on behind {before} tasks that an earlier attempt looked at")
-        pool = ThreadPoolExecutor(self._how.request.in_flight, thread_name_prefix="tator-tweak")
-        running: set[Future[dict[str, Any]]] = set()
+            self.job.log(f"goes on behind {before} tasks that were looked at before")
+        pool = ThreadPoolExecutor(self.request.in_flight, thread_name_prefix="tator-tweak")
+        running: dict[Future[dict[str, Any]], Any] = {}
+        postponed: list[Any] = []
         try:
             with Journal(self._path) as journal:
 
-                def collect(keep: int) -> None:
+                def collect(keep: int, most: int = MOST_POSTPONED) -> None:
                     nonlocal boxes, before
                     while len(running) > keep:
                         for future in wait(running, return_when=FIRST_COMPLETED).done:
-                            running.discard(future)
-                            line = future.result()
+                            task, line = running.pop(future), future.result()
+                            if line["unreadable"] and len(postponed) < most:
+                                postponed.append(task)
+                                continue
                             journal.write(line)
                             before += 1
                             boxes += sum(len(one["boxes"]) for one in line["annotations"])
                         rate = boxes / max(time.monotonic() - begun, 1e-3)
-                        self._job.progress(before, max(total, before), f"tightening boxes, {rate:.0f} a second")
+                        self.job.progress(before, max(total, before), f"tightening boxes, {rate:.0f} a second")
 
                 for task in tasks:
                     if int(task.id) not in done:
-                        collect(self._how.request.in_flight - 1)
-                        running.add(pool.submit(self._task, task))
+                        collect(self.request.in_flight - 1)
+                        running[pool.submit(self._task, task)] = task
                 collect(0)
+                again, postponed = postponed, []
+                for task in again:  # Label Studio may have been away for a moment
+                    collect(self.request.in_flight - 1, 0)
+                    running[pool.submit(self._task, task)] = task
+                collect(0, 0)
         finally:
             self._stopped.set()
             pool.shutdown(cancel_futures=True)
@@ -146,7 +162,7 @@ class Looking:
         """One line of the journal."""
         notes: list[str] = []
         annotations = [one for one in task.annotations or [] if not one.get("was_cancelled") and one.get("result")]
-        several = len(annotations) > 1 and not self._how.request.in_place
+        several = len(annotations) > 1 and not self.request.in_place
         if several:  # one prediction of a version for each task
             annotations = [max(annotations, key=lambda one: (str(one.get("updated_at") or ""), int(one["id"])))]
         addresses = addresses_of(self._how.interface, task.data or {})
@@ -198,7 +214,7 @@ class Looking:
     def _offer(self, task: int, result: Sequence[Any], tweaked: Sequence[Tweaked]) -> dict[str, Any] | None:
         """The annotation as a prediction, with its boxes where they are to stand; None where nothing changes."""
         changed = {one.box.region: one for one in tweaked if one.moved or one.label}
-        if not changed or self._how.request.in_place:
+        if not changed or self.request.in_place:
             return None
         scores = {
             region: one.verdict.probability if one.label and one.verdict else one.quality or 0.0
