@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
@@ -22,6 +23,9 @@ from tator_sdk.regions import Region
 Json = Mapping[str, Any]
 SIGN = "/"
 QUOTES = ('"', "'", "“”", "„“", "«»")
+OURS = re.compile(r"(tightened: |box kept: |drawn box kept: |mask quality |.+ [01]\.\d\d · )")
+"""How the lines begin that Tator writes into a region's info, among which a person may have noted something."""
+
 NO_WORDS = "No model for words is set up on this backend; click or draw instead."
 
 
@@ -247,7 +251,10 @@ def _answered(item: Any, one: Tweaked) -> Region:
     elif one.reason:
         info.append(f"box kept: {one.reason}")
     score = one.verdict.probability if one.verdict else one.quality
-    made = {**item, "meta": {**(item.get("meta") or {}), "text": info}}
+    meta = item.get("meta") if isinstance(item.get("meta"), Mapping) else {}
+    noted = meta.get("text") or []
+    noted = [noted] if isinstance(noted, str) else list(noted)
+    made = {**item, "meta": {**meta, "text": [*(line for line in noted if not OURS.match(str(line))), *info]}}
     return {**made, "score": round(float(score), 4)} if score is not None else made
 
 

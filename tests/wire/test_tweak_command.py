@@ -177,6 +177,20 @@ def test_a_plain_rectangle_keeps_its_pair_and_what_else_belongs_to_it(running: R
     assert labelled["value"]["labels"] == ["Box"] and size["value"]["choices"] == ["small"]
 
 
+def test_a_persons_note_on_a_box_stays_and_our_own_lines_are_renewed(running: Running, typed: Any) -> None:
+    noted = [
+        "occluded, ask Kim",
+        "Ball 0.40 · Box 0.35",
+        "mask quality 0.70",
+        "tightened: IoU 0.61 with the box before",
+    ]
+    answered = regions_of(running, typed("/tweak", box("a", "Ball", LOOSE, meta={"text": noted, "more": 1})))
+    first, *ours = answered["a"]["meta"]["text"]
+    assert first == noted[0] and len(ours) == 2 and answered["a"]["meta"]["more"] == 1
+    answered = regions_of(running, typed("/tweak", box("a", "Ball", LOOSE, meta={"text": "mine"})))
+    assert answered["a"]["meta"]["text"][0] == "mine"
+
+
 def test_the_annotation_on_the_screen_is_taken() -> None:
     def holder(at: str, *names: str, **more: Any) -> dict[str, Any]:
         return {"updated_at": at, "result": [{"id": one} for one in names], **more}
