@@ -18,6 +18,7 @@ from tator_ml import jobs
 from tator_ml.cli.jobs import follow, progress_columns
 from tator_ml.cli.serving import Home, read_settings
 from tator_ml.jobs.connection import living_workers, reached
+from tator_sdk.cli.options import option_name
 from tator_sdk.errors import TatorError
 from tator_sdk.requests import Tweak
 from tator_sdk.settings import Settings
@@ -88,7 +89,9 @@ def _request(**fields: Any) -> Tweak:
     try:
         return Tweak(**fields)
     except ValidationError as error:
-        raise typer.BadParameter(error.errors()[0]["msg"].removeprefix("Value error, ")) from error
+        first = error.errors()[0]
+        hint = option_name(str(first["loc"][0])) if first["loc"] else None
+        raise typer.BadParameter(first["msg"].removeprefix("Value error, "), param_hint=hint) from error
 
 
 def _run_here(settings: Settings, console: Console, request: Tweak) -> dict[str, Any]:
