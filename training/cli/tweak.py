@@ -96,7 +96,9 @@ def _request(**fields: Any) -> Tweak:
 
 def _run_here(settings: Settings, console: Console, request: Tweak) -> dict[str, Any]:
     from training.job import LocalJob
+    from training.tweak.apply import CHANGES_FILE
     from training.tweak.job import tweak as run
+    from training.tweak.look import FOUND_FILE
 
     job_id = f"tweak-{request.project}-here-{secrets.token_hex(4)}"
     try:
@@ -108,7 +110,8 @@ def _run_here(settings: Settings, console: Console, request: Tweak) -> dict[str,
 
             return run(request, settings, LocalJob(settings, job_id, progress))
     except (KeyboardInterrupt, TatorError):
-        if not request.dry_run:
+        begun = CHANGES_FILE if request.in_place else FOUND_FILE
+        if not request.dry_run and (settings.home / "jobs" / job_id / begun).exists():
             console.print(_how_to_undo(job_id), soft_wrap=True)
         raise
 
