@@ -9,7 +9,7 @@ import sys
 import benchmarks
 from benchmarks.report import publish
 
-HELPERS = {"__main__", "head_speed", "material", "report"}
+HELPERS = {"__main__", "clicks_training", "clicks_warm", "head_speed", "material", "report", "station"}
 
 
 def main() -> int:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.material import PHOTO_ENCODER
+from benchmarks.material import PHOTO_ENCODER, yolo_folder
 from benchmarks.report import Figure
 from demo.environment import ENVIRONMENT
 from demo.labelled import LabelledProject, draw_pictures, labelled_project
@@ -87,16 +87,7 @@ def cached_retrain() -> list[Figure]:
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings(_env_file=None, home=Path(folder) / "home", encoder=ENCODER)
         images = Path(folder) / "images"
-        truth = draw_pictures(images, RETRAIN_SEEDS, SPEED_SCENES, DISPLAY_NAMES.__getitem__)
-        names = list(DISPLAY_NAMES.values())
-        (images / "labelmap.txt").write_text("\n".join(names))
-        for name, (objects, (width, height)) in truth.items():
-            lines = []
-            for box in objects:
-                x0, y0, x1, y1 = box.xyxy
-                shares = ((x0 + x1) / 2 / width, (y0 + y1) / 2 / height, (x1 - x0) / width, (y1 - y0) / height)
-                lines.append(" ".join([str(names.index(box.label)), *(f"{share:.6f}" for share in shares)]))
-            (images / name).with_suffix(".txt").write_text("\n".join(lines))
+        boxes = yolo_folder(images, RETRAIN_SEEDS, SPEED_SCENES)
         computes = LocalEncoder(image_store(settings), "cpu", settings.image_max_pixels)
         computes.encoder_version(ENCODER)  # loading belongs to neither
         request = HeadTraining(images_path=images)
@@ -106,7 +97,7 @@ def cached_retrain() -> list[Figure]:
         Figure("head.cached_retrain", again / seconds[0], "of first", "lower", 0.05),
         Figure("head.first_training_s", seconds[0], "s", "lower"),
         Figure("head.cached_retrain_s", again, "s", "lower"),
-        Figure("head.retrain_boxes", sum(len(objects) for objects, _ in truth.values()), "boxes", "higher"),
+        Figure("head.retrain_boxes", boxes, "boxes", "higher"),
     ]
 
 

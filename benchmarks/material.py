@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from demo.labelled import draw_pictures
 from tator_ml.engine.crops import CropRecipe
 from tator_ml.engine.encoders.base import Encoder
 from tator_ml.images.decode import decode_image
 from tator_sdk.geometry import Xyxy
-from training.starter.names import display_name
+from training.starter.names import DISPLAY_NAMES, display_name
 from training.starter.prompts import loosened
 from training.starter.scenes import SceneSettings, draw_scene
 
@@ -79,6 +80,21 @@ def photo_boxes(embed: Callable[[NDArray[np.uint8], list[Xyxy]], NDArray[np.floa
         labels += [names[one["category_id"]] for one in mine]
         images += [picture["file_name"]] * len(mine)
     return Boxes(np.concatenate(parts), labels, images)
+
+
+def yolo_folder(images: Path, seeds: range, scenes: SceneSettings) -> int:
+    """Draw scenes with YOLO labels beside them; returns the number of boxes."""
+    truth = draw_pictures(images, seeds, scenes, DISPLAY_NAMES.__getitem__)
+    names = list(DISPLAY_NAMES.values())
+    (images / "labelmap.txt").write_text("\n".join(names))
+    for name, (objects, (width, height)) in truth.items():
+        lines = []
+        for box in objects:
+            x0, y0, x1, y1 = box.xyxy
+            shares = ((x0 + x1) / 2 / width, (y0 + y1) / 2 / height, (x1 - x0) / width, (y1 - y0) / height)
+            lines.append(" ".join([str(names.index(box.label)), *(f"{share:.6f}" for share in shares)]))
+        (images / name).with_suffix(".txt").write_text("\n".join(lines))
+    return sum(len(objects) for objects, _ in truth.values())
 
 
 def as_xyxy(corners: NDArray[np.floating]) -> Xyxy:

@@ -373,6 +373,7 @@ def _ask(ref: ImageRef, assists: Sequence[Assist], head: str | None) -> Ask:
         classify=any(assist.classify for assist in assists),
         masks=any(needs_mask(assist) for assist in assists),
         head=head,
+        label=next(iter(assists[0].labels), None) if assists else None,
     )
 
 

@@ -41,7 +41,7 @@ def start_back(settings: Settings, parts: Supervisor) -> None:
         raise ProcessError(f"The Redis at {redis_url(settings)} does not answer; start it or unset TATOR_REDIS_URL.")
     engine = EngineClient(settings, ImageStore(settings.home / "images", settings.image_store_bytes))
     environment = _environment(settings)
-    parts.start(Part("engine", _tator("engine"), lambda: _engine_ready(engine), 300, environment=environment))
+    parts.start(Part("engine", tator("engine"), lambda: engine_ready(engine), 300, environment=environment))
     engine.close()
 
 
@@ -58,9 +58,9 @@ def start_front(settings: Settings, parts: Supervisor) -> Settings:
     parts.clear_leftover("web")
     settings = settings.model_copy(update={"port": _port(settings)})
     environment = _environment(settings)
-    parts.start(Part("web", _tator("serve"), lambda: _web_ready(settings), 60, environment=environment))
+    parts.start(Part("web", tator("serve"), lambda: _web_ready(settings), 60, environment=environment))
     before = _workers(settings)
-    parts.start(Part("worker", _tator("worker"), lambda: _workers(settings) > before, 60, environment=environment))
+    parts.start(Part("worker", tator("worker"), lambda: _workers(settings) > before, 60, environment=environment))
     return settings
 
 
@@ -70,7 +70,8 @@ def _environment(settings: Settings) -> dict[str, str]:
     return {**settings.environment(), "TATOR_REDIS_URL": redis_url(settings), **offline}
 
 
-def _tator(verb: str) -> list[str]:
+def tator(verb: str) -> list[str]:
+    """The command line of a verb in this environment."""
     return [sys.executable, "-m", "tator_sdk", verb]
 
 
@@ -79,7 +80,12 @@ def _port(settings: Settings) -> int:
     return port
 
 
-def _engine_ready(engine: EngineClient) -> bool:
+def engine_ready(engine: EngineClient) -> bool:
+    """Whether an engine answers and has its models.
+
+    Raises:
+        ProcessError: they cannot be loaded.
+    """
     try:
         status = engine.status()
     except EngineError:

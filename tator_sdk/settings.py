@@ -86,6 +86,10 @@ class Settings(BaseSettings):
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1 or mps.")
     offline: bool = Field(False, description="Never ask a model hub; weights come from paths only.")
     models_dir: Path | None = Field(None, description="Folder of downloaded weights. Default: home/models.")
+    # measured (docs/performance.md): on CPUs without its instructions bfloat16 is ten times slower
+    precision: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="What segmenters encode in; half precision pays on accelerators."
+    )
     torch_threads: int = Field(0, ge=0, le=256, description="CPU threads of the engine; 0 lets torch choose.")
 
     segmenter_idle_seconds: float = Field(

@@ -117,6 +117,13 @@ def test_what_is_saved_is_loaded(tmp_path_factory, weight, square, temperature):
     assert sorted(path.name for path in folder.iterdir()) == [METADATA_FILE, WEIGHTS_FILE]
 
 
+def test_usual_areas_are_kept_and_asked_by_class(tmp_path):
+    assert HEAD.usual_area("Car") is None
+    replace(HEAD, areas=(0.2, 0.01, 1.0)).save(tmp_path)
+    again = Head.load(tmp_path)
+    assert [again.usual_area(name) for name in ("Car", "Lkw", "Ähre", "Boat")] == [0.2, 0.01, 1.0, None]
+
+
 def test_metrics_and_label_map_are_in_the_json(tmp_path):
     HEAD.save(tmp_path, {"accuracy": 0.5})
     metadata = json.loads((tmp_path / METADATA_FILE).read_text())
@@ -163,6 +170,9 @@ def change(folder, **values):
         {"margin": None},
         {"recipe": {"margin": -1, "square": True}},
         {"recipe": {}},
+        {"areas": [0.1]},
+        {"areas": [0.1, 0.2, 0.0]},
+        {"areas": [0.1, 0.2, "large"]},
         {"weights_sha256": "0" * 64},
     ],
 )
@@ -189,6 +199,9 @@ def test_weights_of_another_head_are_refused(tmp_path):
         {"weight": np.zeros((3, 8))},
         {"bias": np.zeros((3, 1), np.float32)},
         {"weight": np.full((3, 8), np.nan, np.float32)},
+        {"areas": (0.5, 0.5)},
+        {"areas": (0.5, 0.5, 1.5)},
+        {"areas": (0.5, 0.5, float("nan"))},
     ],
 )
 def test_a_head_that_does_not_fit_itself_is_not_made(values):

@@ -190,8 +190,13 @@ class Engine:
             EngineError: it cannot be written.
         """
         model = self._segmenter(segmenter)
-        if self._supply.store.contains(model.version, image):
+        store = self._supply.store
+        if store.contains(model.version, image):
             return False
+        with store.claim(model.version, image):  # another engine on this home may be at it
+            return not store.contains(model.version, image) and self._kept(model, image)
+
+    def _kept(self, model: Frugal, image: str) -> bool:
         prepared = self._supply.prepare(model.version, image, pixels=False)
         made = False
         if isinstance(prepared, WarmImage):
@@ -366,7 +371,9 @@ class Engine:
                     found[index] = Found(box, refined=False)
             elif prompt.points_xy:
                 clipped = Prompt(prompt.points_xy, prompt.positive, box or None)
-                segment = segment_points(segmenter, warm.embedding, clipped, ask.usual_area)
+                segment = segment_points(
+                    segmenter, warm.embedding, clipped, self._models.usual_area(ask.head, ask.label)
+                )
                 found[index] = None if segment is None else _taken(segment, ask)
         segments = segment_boxes(segmenter, warm.embedding, list(boxed.values())) if boxed else []
         for (index, drawn), segment in zip(boxed.items(), segments, strict=True):

@@ -61,6 +61,7 @@ class Head:
         centers: (C, D) float32 of L2 norm 1, the mean direction of each class, or None.
         familiarity: least cosine of an answered box with its class's centre, -1 to 1. A linear classifier is sure
             of much that it has never seen; the distance to what it has seen tells the two apart better.
+        areas: median area of each class's boxes as a share of the picture, above 0 to 1, or None.
 
     Raises:
         HeadDamaged: shapes, names or ranges do not fit, or a weight is not finite.
@@ -79,6 +80,7 @@ class Head:
     background: str | None = None
     centers: NDArray[np.float32] | None = None
     familiarity: float = -1.0
+    areas: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         count = len(self.classes)
@@ -104,6 +106,8 @@ class Head:
             raise HeadDamaged("The head's class centres do not fit its weights.")
         if not -1 <= self.familiarity <= 1:
             raise HeadDamaged(f"A head's familiarity lies in -1..1, not {self.familiarity}.")
+        if self.areas is not None and (len(self.areas) != count or not all(0 < area <= 1 for area in self.areas)):
+            raise HeadDamaged("The head's usual areas do not fit its classes.")
         if self.background is not None and self.background not in self.classes:
             raise HeadDamaged(f"The head's background '{self.background}' is none of its classes.")
 
@@ -111,6 +115,12 @@ class Head:
     def digest(self) -> str:
         """Hexadecimal digits that stand for the weights."""
         return hashlib.sha256(self.weight.tobytes() + self.bias.tobytes()).hexdigest()
+
+    def usual_area(self, label: str) -> float | None:
+        """The median area of a class's boxes, as a share of the picture; None where it is not known."""
+        if self.areas is None or label not in self.classes:
+            return None
+        return self.areas[self.classes.index(label)]
 
     def probabilities(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
         """Calibrated probabilities: (N, D) embeddings of L2 norm 1 → (N, C) float32, rows sum to 1.
@@ -181,6 +191,7 @@ class Head:
             "threshold": self.threshold,
             "margin": self.margin,
             "familiarity": self.familiarity,
+            "areas": list(self.areas) if self.areas is not None else None,
             "weights_sha256": hashlib.sha256(weights).hexdigest(),
             "metrics": dict(metrics or {}),
         }
@@ -242,6 +253,7 @@ class Head:
                 background=metadata.get("background"),
                 centers=tensors.get("centers"),
                 familiarity=float(metadata.get("familiarity", -1.0)),
+                areas=tuple(float(area) for area in metadata["areas"]) if metadata.get("areas") else None,
             )
         except (KeyError, TypeError, ValueError, RecursionError, SafetensorError) as error:
             raise HeadDamaged(f"The head in {where} cannot be read.") from error

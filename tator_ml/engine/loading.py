@@ -13,6 +13,7 @@ from tator_ml.engine.engine import Engine
 from tator_ml.engine.head import Head
 from tator_ml.engine.models import ClassModels, Segmenters
 from tator_ml.engine.segmenters.base import Segmenter
+from tator_ml.engine.segmenters.half import HalfPrecision
 from tator_ml.images.store import ImageStore
 from tator_sdk.settings import Settings
 
@@ -36,7 +37,10 @@ def load_segmenter(settings: Settings, name: str, device: str) -> Segmenter:
         TatorError: weights are missing or do not fit; the message says where to put which file.
     """
     checkpoint = settings.segmenter_checkpoint if name == settings.segmenter else None
-    return segmenters.load(name, checkpoint, settings.weights_dir, device, settings.offline)
+    segmenter = segmenters.load(name, checkpoint, settings.weights_dir, device, settings.offline)
+    if settings.precision == "float32":
+        return segmenter
+    return HalfPrecision(segmenter, settings.precision, device)
 
 
 def load_engine(settings: Settings) -> Engine:

@@ -96,8 +96,8 @@ class Ask:
         task: whose prompts these are, in the words of whoever asks (project and task); empty supersedes nothing.
         prompt_ids: ids of the prompts. A request of the same task that has not started, and whose ids are all
             among these, is dropped as :class:`Superseded`.
-        usual_area: how large objects of the drawn label usually are, as a share of the picture; decides between
-            masks that the segmenter trusts alike.
+        label: that the person chose. How large its objects usually are, which the head knows, decides between masks
+            that the segmenter trusts alike.
         lane: ``click`` for a person's prompt; ``batch`` for a step of something longer, behind all clicks and
             preloads, and waited for as long as that takes.
     """
@@ -111,7 +111,7 @@ class Ask:
     segmenter: str | None = None
     task: str = ""
     prompt_ids: tuple[str, ...] = ()
-    usual_area: float | None = None
+    label: str | None = None
     lane: Literal["click", "batch"] = "click"
 
 

@@ -7,6 +7,10 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from functools import partial
+
+import torch
+from torch import nn
 
 from tator_ml.engine.classify import HeadClassifier
 from tator_ml.engine.encoders.base import Encoder
@@ -65,6 +69,12 @@ class ClassModels:
                 raise UnknownHead(f"The head {version} is not loaded.")
             self._heads.move_to_end(version)
         return HeadClassifier(self.encoder(head.encoder_name), head)
+
+    def usual_area(self, version: str | None, label: str | None) -> float | None:
+        """How large objects of a label usually are, as a share of the picture; None where the head does not know."""
+        with self._lock:
+            head = self._heads.get(version or "")
+        return head.usual_area(label) if head is not None and label else None
 
     def put_head(self, files: Mapping[str, bytes]) -> str:
         """Take in a head by its files; returns its version.
@@ -238,4 +248,11 @@ class Segmenters:
         pause = self._pause
         if pause is not None and isinstance(segmenter, Pausable):
             for part in segmenter.parts():
-                part.register_forward_pre_hook(lambda *_: pause())
+                part.register_forward_pre_hook(partial(_outside_autocast, pause))
+
+
+def _outside_autocast(pause: Callable[[], None], part: nn.Module, _: object) -> None:
+    """What is let pass computes as if nothing else were going on."""
+    kind = next((parameter.device.type for parameter in part.parameters()), "cpu")
+    with torch.autocast(kind, enabled=False):
+        pause()

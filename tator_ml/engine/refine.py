@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tator_ml.engine.messages import Prompt
 from tator_ml.engine.segmenters.base import Decoded, Embedding, Prompts, Segmenter
-from tator_sdk.geometry import MaskArray, Xyxy, box_of_mask, clip_xyxy, iou_xyxy, largest_component
+from tator_sdk.geometry import MaskArray, Xyxy, area_xyxy, box_of_mask, clip_xyxy, iou_xyxy, largest_component
 from tator_sdk.settings import Settings
 
 # Each side moved by a twelfth of the box, as a hand would: four boxes beside the drawn one.
@@ -83,7 +83,7 @@ def segment_points(
     """Points, with a box or not → the best mask, or None when it is empty.
 
     A single point is ambiguous: of the model's three masks the one it trusts most is taken. Where it trusts
-    several alike and ``usual_area`` is known (a share of the picture), the one whose area is nearest to it.
+    several alike and ``usual_area`` is known (of the box, a share of the picture), the one that is nearest to it.
     """
     points = np.array([prompt.points_xy], np.float32)
     labels = np.array([[int(positive) for positive in prompt.positive]], np.int64)
@@ -100,12 +100,13 @@ def segment_points(
         if not usual_area or usual_area <= 0:
             return segment
         alike.append(segment)
-    return _nearest_in_size(alike, usual_area) if alike and usual_area else None
+    return _nearest_in_size(alike, usual_area, embedding.size_wh) if alike and usual_area else None
 
 
-def _nearest_in_size(segments: Sequence[Segment], usual_area: float) -> Segment:
-    """The segment whose share of the picture is nearest, twice as large being as far off as half as large."""
-    return min(segments, key=lambda one: abs(math.log(float(one.mask.mean()) / usual_area)))
+def _nearest_in_size(segments: Sequence[Segment], usual_area: float, size_wh: tuple[int, int]) -> Segment:
+    """The segment whose box's share of the picture is nearest, twice as large being as far off as half as large."""
+    usual = usual_area * size_wh[0] * size_wh[1]
+    return min(segments, key=lambda one: abs(math.log(area_xyxy(one.xyxy) / usual)))
 
 
 def segment_boxes(segmenter: Segmenter, embedding: Embedding, boxes: Sequence[Xyxy]) -> list[Segment | None]:

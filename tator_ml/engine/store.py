@@ -15,11 +15,13 @@ import threading
 import time
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock
 from safetensors.torch import save
 from torch import Tensor
 
@@ -32,6 +34,7 @@ HASH = re.compile(r"[0-9a-f]{64}")
 CHECKSUM = re.compile(rb'"crc32":"([0-9a-f]{8})"')
 NO_CHECKSUM = "00000000"
 SUFFIX = ".safetensors"
+CLAIM_DIGITS = 3
 RECOUNT_SECONDS = 60.0  # other processes write and prune too
 STALE_SECONDS = 3600.0  # what a crash left half written
 PIECE = 2**15  # elements; torch does not share fewer among threads
@@ -118,6 +121,31 @@ class EmbeddingStore:
         self._grew(len(data) - before)
         return True
 
+    @contextmanager
+    def claim(self, model: str, image: str) -> Iterator[None]:
+        """Be the only one, among all processes that share the folder, who makes this picture's embedding.
+
+        Waits for whoever has the claim; it ends with its process, however that ends. Files stay, some thousands at
+        most, since one that is deleted while somebody waits for it could be claimed twice.
+        """
+        path = self._path(model, image)
+        if path is None:
+            yield
+            return
+        claims = path.parents[1] / "claims"
+        try:
+            claims.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(claims / f"{image[:CLAIM_DIGITS]}.lock")
+            lock.acquire()
+        except OSError as error:  # a full or read-only disk: better twice than never
+            log.warning("the picture %s cannot be claimed: %s", image[:12], error)
+            yield
+            return
+        try:
+            yield
+        finally:
+            lock.release()
+
     @property
     def nbytes(self) -> int:
         """Bytes on disk; counted anew at times, since other processes write too."""
@@ -148,7 +176,7 @@ class EmbeddingStore:
                 found = path.stat()
                 if path.suffix == SUFFIX:
                     yield found.st_mtime, found.st_size, path
-                elif path.is_file() and time.time() - found.st_mtime > STALE_SECONDS:
+                elif path.is_file() and path.parent.name != "claims" and time.time() - found.st_mtime > STALE_SECONDS:
                     path.unlink(missing_ok=True)
             except FileNotFoundError:  # pruned by somebody else meanwhile
                 continue

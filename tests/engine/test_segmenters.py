@@ -122,7 +122,7 @@ def test_a_failure_is_a_sentence_and_not_kept(
 
 
 def test_idle_ones_give_their_memory_back_and_come_again(tmp_path: Path, loader: Loader, image: str) -> None:
-    engine = engine_of(tmp_path, Segmenters("main", loader), segmenter_idle_seconds=0.3)
+    engine = engine_of(tmp_path, Segmenters("main", loader), segmenter_idle_seconds=1.5)
     engine.answer(ask(image))
     engine.answer(ask(image, segmenter="other"))
     released = weakref.ref(engine._segmenters.get("main"))
@@ -190,7 +190,7 @@ def test_everything_goes_over_the_socket(tmp_path: Path, loader: Loader, image: 
     server = EngineServer(settings, lambda: engine_of(tmp_path, Segmenters("main", loader)))
     threading.Thread(target=server.serve, daemon=True).start()
     client = EngineClient(settings, store_of(tmp_path))
-    answer = client.answer(ask(image, segmenter="other", task="1/2", prompt_ids=("x",), usual_area=0.1))
+    answer = client.answer(ask(image, segmenter="other", task="1/2", prompt_ids=("x",), label="Star"))
     assert answer.model_version == "other-1+no-head" and answer.came_from == "encoded"
     assert answer.found[0] is not None and answer.found[0].xyxy == OBJECT
     assert client.warm(image, "main", "7") and client.drop_preloads({image}, "7") == 0

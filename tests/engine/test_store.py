@@ -240,3 +240,33 @@ def test_a_writer_that_is_killed_leaves_no_half_embedding(tmp_path: Path) -> Non
     files = list(tmp_path.rglob("*.safetensors"))
     assert files
     assert all(store.get(MODEL, path.stem) is not None for path in files)
+
+
+def test_a_claim_waits_for_the_one_before_it_and_ends_with_its_process(store: EmbeddingStore) -> None:
+    script = f"""
+import pathlib, sys, time
+from tator_ml.engine.store import EmbeddingStore
+with EmbeddingStore(pathlib.Path({str(store._folder)!r}), 10**9).claim({MODEL!r}, {name(1)!r}):
+    print("claimed", flush=True)
+    time.sleep(60)
+"""
+    other = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert other.stdout is not None and other.stdout.readline() == "claimed\n"
+    had = threading.Event()
+
+    def claim() -> None:
+        with store.claim(MODEL, name(1)):
+            had.set()
+
+    thread = threading.Thread(target=claim)
+    thread.start()
+    assert not had.wait(0.5)
+    other.kill()
+    other.wait(10)
+    assert had.wait(10)
+    thread.join()
+
+
+def test_nothing_is_claimed_where_nothing_is_kept(tmp_path: Path) -> None:
+    with EmbeddingStore(tmp_path / "warm", 0).claim(MODEL, name(1)):
+        assert not (tmp_path / "warm").exists()

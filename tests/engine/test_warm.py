@@ -350,3 +350,17 @@ def test_status_says_ages_and_memory(engines: Callable[..., Engine], tmp_path: P
     assert status.process_bytes > 50 * 2**20 and status.device_bytes is None
     (own,) = status.segmenters
     assert (own.name, own.version, own.loaded) == ("starter", "bright-1", True)
+
+
+def test_two_engines_on_one_home_encode_a_picture_once(tmp_path: Path) -> None:
+    first, second = Bright(), Bright()
+    engines = [engine_of(tmp_path, first), engine_of(tmp_path, second)]
+    images = [store_of(tmp_path).put(scene_bytes(size_wh=(64 + number, 48))) for number in range(8)]
+    try:
+        with ThreadPoolExecutor(16) as pool:
+            made = [pool.submit(engine.keep, image) for image in images for engine in engines]
+            assert sum(one.result(30) for one in made) == len(images)
+    finally:
+        for engine in engines:
+            engine.close()
+    assert first.encoded + second.encoded == len(images)

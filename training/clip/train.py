@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,9 +22,10 @@ from tator_ml.learning.embedder import Computes, Embedder, Embeddings, LocalEnco
 from tator_ml.learning.registry import HeadEntry, HeadRegistry, RegistryError
 from tator_ml.learning.stores import embedding_cache, head_registry, image_store
 from tator_sdk.errors import TatorError
+from tator_sdk.geometry import area_xyxy
 from tator_sdk.requests import HeadTraining
 from tator_sdk.settings import Settings
-from training.clip.dataset import BACKGROUND, Dataset, read_dataset, with_background
+from training.clip.dataset import BACKGROUND, Dataset, Item, read_dataset, with_background
 from training.clip.gate import Decision, decide
 from training.clip.learn import Examples, Learned, TooFewExamples, learn
 from training.job import Job
@@ -83,6 +85,7 @@ def train(request: HeadTraining, settings: Settings, job: Job, computes: Compute
 
     with threadpool_limits(FIT_THREADS, "blas"):
         learned = learn(examples, request, embeddings.encoder, encoder_name, trace)
+    learned = replace(learned, head=replace(learned.head, areas=usual_areas(learned, items, dataset)))
     for note in learned.notes:
         job.log(note)
     job.progress(1, 1, "comparing with the active head")
@@ -123,6 +126,16 @@ def train(request: HeadTraining, settings: Settings, job: Job, computes: Compute
         "classes": len(learned.head.classes),
         "seconds": round(time.monotonic() - begun, 2),
     }
+
+
+def usual_areas(learned: Learned, items: Sequence[Item], dataset: Dataset) -> tuple[float, ...]:
+    """The median share of the picture that boxes of each of the head's classes cover."""
+    shares: dict[str, list[float]] = {name: [] for name in learned.head.classes}
+    for item, used in zip(items, learned.used, strict=True):
+        if used and item.label in shares:
+            width, height = dataset.sizes_wh[item.box.image]
+            shares[item.label].append(area_xyxy(item.box.xyxy) / (width * height))
+    return tuple(min(max(float(np.median(found)), 1e-9), 1.0) for found in shares.values())
 
 
 def find_encoder(settings: Settings, store: ImageStore, device: str | None) -> Computes:
