@@ -7,7 +7,7 @@ import sys
 
 from benchmarks.report import publish
 
-BENCHMARKS = ("clicks", "data", "head", "starter")
+BENCHMARKS = ("clicks", "data", "formats", "head", "starter", "tweak")
 
 
 def main() -> int:

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from importlib.util import find_spec
-
-from benchmarks import data_import, data_push
+from benchmarks import data_import, data_polygons, data_push
 from benchmarks.report import Figure
 
 
 def measure() -> list[Figure]:
-    figures = data_import.measure() + data_push.measure()
-    if find_spec("benchmarks.data_polygons"):
-        figures += importlib.import_module("benchmarks.data_polygons").measure()
-    return figures
+    return [*data_import.measure(), *data_push.measure(), *data_polygons.measure()]

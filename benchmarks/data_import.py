@@ -53,7 +53,7 @@ def draw_set(folder: Path, pictures: int) -> None:
     (folder / "classes.txt").write_text("\n".join(CLASSES))
     first = folder / "images" / "000000.png"
     Image.effect_noise((64, 48), 50).convert("RGB").save(first)
-    rng = random.Random(3)  # noqa: S311
+    rng = random.Random(3)
     for number in range(pictures):
         if number:
             os.link(first, folder / "images" / f"{number:06}.png")

@@ -87,7 +87,7 @@ class Torture:
         for moment in MOMENTS:
             for victim in ("worker", "studio"):
                 self.kill_at(moment, victim)
-        rng = random.Random(SEED)  # noqa: S311
+        rng = random.Random(SEED)
         for number in range(RANDOM_KILLS):
             self.kill_after(rng.uniform(2.0, longest), ("worker", "studio")[number % 2])
         worker = self.worker("none", "none")

@@ -13,7 +13,7 @@ from typing import Any
 from label_config.errors import LabelConfigError
 from label_config.interface import split_words
 from label_config.reader import Control, Interface, read_cached
-from tator_ml import dialect
+from tator_ml import commands, dialect
 from tator_ml.assists import (
     BOX_TYPES,
     Assist,
@@ -134,7 +134,7 @@ class TatorBackend:
                 self.project, "Tator had an unexpected error with this picture; its log says more."
             )
         finally:
-            lane = "click" if context else "preload"
+            lane = "batch" if self._assist == "text" else "click" if context else "preload"
             self._services.metrics.answered(self._assist, lane, outcome, time.monotonic() - begun)
         return self._result(kept_prompts(context)) if context else NOTHING_TO_STORE
 
@@ -219,7 +219,7 @@ class TatorBackend:
         control = self._control(items[-1])
         kind = self._assist = prompt_kind(control, labels_of(items[-1]))
         if kind == "text":
-            raise AssistError("No model for words is set up on this backend; click or draw instead.")
+            return self._typed(items[-1], control, task)
         if kind == "points":
             items = self._services.pending.points(items, task)
             if not items:  # only points of accepted objects are left
@@ -261,6 +261,32 @@ class TatorBackend:
         if dialect.is_new(items):
             regions = [dialect.region(one) for one in regions]
         return self._result(regions, answer.model_version)
+
+    def _typed(self, item: Json, control: Control, task: Json) -> Result:
+        """Words in the prompt field."""
+        run, argument = commands.command_of(commands.last_text(item))
+        image_name = str(item.get("to_name") or control.to_name[0])
+        self._look(task, opened=False)
+        done = run(
+            commands.Typed(
+                argument,
+                self._services,
+                self.project,
+                self._choices,
+                self.interface,
+                control,
+                task,
+                str(item.get("id")),
+                image_name,
+                partial(self._fetch, task, image_name),
+            )
+        )
+        self._services.notices.answered(self.project, done.said, done.was_warm)
+        if done.regions:
+            self._services.suggestions.record(
+                self.project, _task_id(task), [str(item.get("id"))], done.regions, done.model_version
+            )
+        return self._result(done.regions, done.model_version)
 
     def _control(self, item: Json) -> Control:
         """The prompt's tag; the newer dialect may leave it out, then the first that takes its type."""

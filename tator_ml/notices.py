@@ -17,6 +17,7 @@ class ProjectState:
         last: what the last answer was, e.g. ``Star 0.97 in 31 ms``.
         warm: whether the last opened or prompted picture was ready; None before the first.
         working: requests being answered now.
+        doing: how far the longest of them is, in words; None where that is not told.
         asked_by: User-Agent of the last request, which tells Label Studio from anything else.
         outputs: what points can be answered with in the project's configuration.
         at: when the state last changed, seconds since the epoch.
@@ -26,6 +27,7 @@ class ProjectState:
     last: str | None = None
     warm: bool | None = None
     working: int = 0
+    doing: str | None = None
     asked_by: str | None = None
     outputs: tuple[str, ...] = ()
     at: float = 0.0
@@ -62,6 +64,10 @@ class Notices:
     def failed(self, project_id: int | None, error: str) -> None:
         """A prompt could not be answered."""
         self._change(project_id, error=error)
+
+    def progressed(self, project_id: int | None, doing: str | None) -> None:
+        """A long request has come so far, or is over."""
+        self._change(project_id, doing=doing)
 
     def opened(self, project_id: int | None, warm: bool) -> None:
         """A task was opened."""

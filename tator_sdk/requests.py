@@ -205,3 +205,30 @@ class Export(JobRequest):
     zip: bool = Field(False, description="Write one zip instead of a folder.")
     force: bool = Field(False, description="Move what is at --output aside, instead of refusing; never deletes.")
     dry_run: bool = Field(False, description="Only count what would be written; no picture is fetched.")
+
+
+class Tweak(JobRequest):
+    """Tightening of the standing boxes of a project, a view of its Data Manager, or single tasks."""
+
+    project: int = Field(ge=1, description="Label Studio project whose boxes are tightened.")
+    classes: tuple[str, ...] = Field((), description="Only boxes of this class; may be given several times.")
+    view: int | None = Field(
+        None, ge=1, description="Only tasks of this view: the number after tab= in the Data Manager's address."
+    )
+    tasks: tuple[int, ...] = Field((), description="Only this task; may be given several times.")
+    in_place: bool = Field(
+        False, description="Change the annotations, with a stored undo, instead of offering predictions beside them."
+    )
+    classify: bool = Field(False, description="Ask the project's class head too, and offer its class where it is sure.")
+    segmenter: str | None = Field(None, description="Segmenter to tighten with. Default: the project's.")
+    in_flight: int = Field(2, ge=1, le=16, description="Pictures that are fetched and worked on at once.")
+    pictures: int = Field(
+        0, ge=0, le=200, description="Draw so many boxes, those that moved most, before and after, on one sheet."
+    )
+    dry_run: bool = Field(False, description="Only report what would change; nothing is pushed or written.")
+
+    @model_validator(mode="after")
+    def _one_selection(self) -> Tweak:
+        if self.view is not None and self.tasks:
+            raise ValueError("give either --view V or --task T, not both")
+        return self

@@ -81,6 +81,25 @@ def test_a_click_overtakes_preloads(engine: Engine, store: ImageStore, segmenter
     assert time.monotonic() - begun < 1.5, "at most the encoding that runs and its own"
 
 
+def test_a_click_overtakes_what_a_job_asks_and_is_counted_alone(
+    engine: Engine, store: ImageStore, segmenter: BrightSegmenter
+) -> None:
+    image, box = store.put(scene_bytes()), Prompt(box_xyxy=(180.0, 110.0, 330.0, 270.0))
+    segmenter.encode_seconds = 0.5
+    asked = [Ask(image, (box,), lane="batch")] * 3 + [Ask(image, (POINT,))]
+    with ThreadPoolExecutor(4) as pool:
+        waiting = []
+        for one in asked:
+            waiting.append(pool.submit(engine.answer, one))
+            time.sleep(0.05)
+        answers = [future.result() for future in waiting]
+    assert [prompts.points is not None for prompts in segmenter.decoded] == [False, True, False, False]
+    job, click = answers[0].found[0], answers[3].found[0]
+    assert job is not None and click is not None and job.refined and job.xyxy == click.xyxy == (192, 120, 320, 264)
+    status = engine.status()
+    assert (status.clicks, status.hits, status.misses) == (1, 1, 0) and status.since_click_seconds is not None
+
+
 def test_lanes_refuse_more_than_they_hold() -> None:
     lanes = Lanes({Lane.CLICK: 2, Lane.PRELOAD: 1, Lane.BATCH: 1})
     gate = threading.Event()

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Protocol
@@ -29,21 +30,19 @@ from tator_ml.engine.messages import (
     EngineError,
     Found,
     OutOfMemory,
-    PackedMask,
-    Prompt,
     Status,
     Verdict,
 )
 from tator_ml.engine.models import ClassModels, Segmenters
 from tator_ml.engine.preload import Preloader
-from tator_ml.engine.refine import Guard, Segment, objections, segment_boxes, segment_points
+from tator_ml.engine.refine import Guard
 from tator_ml.engine.segmenters.base import Segmenter
 from tator_ml.engine.store import EmbeddingStore
 from tator_ml.engine.supply import Prepared, Supply
 from tator_ml.engine.warm import WarmImage, WarmImages
 from tator_ml.images.store import ImageStore
 from tator_ml.lease import ClickLease
-from tator_sdk.geometry import Xyxy, area_xyxy, clip_xyxy
+from tator_sdk.geometry import Xyxy
 from tator_sdk.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -113,7 +112,7 @@ class Engine:
         return f"{self._segmenters.version()}+{_head_version(self._classifier)}"
 
     def answer(self, ask: Ask) -> Answer:
-        """Answer an annotator's prompts, before everything that waits in other lanes.
+        """Answer prompts: an annotator's before everything that waits in other lanes, a job's behind.
 
         Raises:
             UnknownImage: the picture's bytes are not in the store.
@@ -125,18 +124,22 @@ class Engine:
             EngineError: no answer in time.
             TatorError: the segmenter cannot be loaded.
         """
-        with self._lease.held():
-            return self._answer_click(ask)
+        with self._lease.held() if ask.lane == "click" else nullcontext():
+            return self._in_lane(ask)
 
-    def _answer_click(self, ask: Ask) -> Answer:
-        begun = self._last_click = time.monotonic()
+    def _in_lane(self, ask: Ask) -> Answer:
+        begun, clicked = time.monotonic(), ask.lane == "click"
         classifier = self._models.classifier(ask.head) if ask.head and ask.classify else self._classifier
         about = About(ask.image, ask.segmenter or "", ask.task, frozenset(ask.prompt_ids))
-        ticket = self._lanes.enter(Lane.CLICK, about)
-        self._supply.warm.pin([ask.image], self._settings.warm_pin_seconds)
+        ticket = self._lanes.enter(Lane[ask.lane.upper()], about)
+        if clicked:
+            self._last_click = begun
+            self._supply.warm.pin([ask.image], self._settings.warm_pin_seconds)
         try:
             segmenter = self._segmenter(ask.segmenter)
             classify = ask.classify and classifier is not None
+            if not clicked:
+                self._lease.stand_aside()
             prepared = self._supply.prepare(segmenter.version, ask.image, pixels=classify)
         except BaseException:
             self._lanes.leave(ticket)
@@ -145,14 +148,15 @@ class Engine:
         del prepared  # the work holds it, as long as it waits
         patience = self._settings.answer_timeout_seconds - (time.monotonic() - begun)
         try:
-            answer: Answer = ticket.future.result(max(patience, 0.1))
+            answer: Answer = ticket.future.result(max(patience, 0.1) if clicked else None)
         except FutureTimeout:
             self._lanes.leave(ticket)
             seconds = self._settings.answer_timeout_seconds
             raise EngineError(f"Tator did not finish within {seconds:g} s; try again.") from None
         except CancelledError:
             raise EngineError("Tator's engine is stopping; try again in a moment.") from None
-        self._came_from[answer.came_from] += 1
+        if clicked:  # what the status tells of clicks is of clicks alone
+            self._came_from[answer.came_from] += 1
         return answer
 
     def warm(self, image: str, segmenter: str | None = None, group: str = "") -> bool:
@@ -312,7 +316,8 @@ class Engine:
     ) -> Answer:
         """On the device's thread."""
         warm, came_from = self._supply.warmed(segmenter, prepared)
-        found = self._ladder.run(segmenter.name, lambda: self._segment(segmenter, warm, ask))
+        usual = self._models.usual_area(ask.head, ask.label)
+        found = self._ladder.run(segmenter.name, lambda: answered(segmenter, warm.embedding, ask, self._guard, usual))
         if ask.classify and classifier is not None:
             found = self._classified(segmenter.name, classifier, warm, found)
         return Answer(
@@ -363,37 +368,6 @@ class Engine:
             if self._release(patience):
                 give_back()
 
-    def _segment(self, segmenter: Segmenter, warm: WarmImage, ask: Ask) -> list[Found | None]:
-        found: list[Found | None] = [None] * len(ask.prompts)
-        boxed: dict[int, Xyxy] = {}
-        for index, prompt in enumerate(ask.prompts):
-            box = prompt.box_xyxy and clip_xyxy(prompt.box_xyxy, warm.embedding.size_wh)
-            if box and not prompt.points_xy:
-                if area_xyxy(box) < 1:
-                    found[index] = Found(box, refined=False, reason="it is smaller than a pixel")
-                elif ask.refine:
-                    boxed[index] = box
-                else:
-                    found[index] = Found(box, refined=False)
-            elif prompt.points_xy:
-                clipped = Prompt(prompt.points_xy, prompt.positive, box or None)
-                segment = segment_points(
-                    segmenter, warm.embedding, clipped, self._models.usual_area(ask.head, ask.label)
-                )
-                found[index] = None if segment is None else _taken(segment, ask)
-        segments = segment_boxes(segmenter, warm.embedding, list(boxed.values())) if boxed else []
-        for (index, drawn), segment in zip(boxed.items(), segments, strict=True):
-            found[index] = self._guarded(segment, drawn, ask)
-        return found
-
-    def _guarded(self, segment: Segment | None, drawn: Xyxy, ask: Ask) -> Found:
-        if segment is None:
-            return Found(drawn, refined=False, reason="the segmenter sees nothing in it")
-        against = objections(segment, drawn, self._guard)
-        if against:
-            return Found(drawn, False, segment.quality, "the refined box " + " and ".join(against))
-        return _taken(segment, ask)
-
 
 def _only(segmenter: Segmenter, settings: Settings, device: str) -> Segmenters:
     """A segmenter that was made elsewhere as the engine's own, and the published ones beside it."""
@@ -406,8 +380,3 @@ def _only(segmenter: Segmenter, settings: Settings, device: str) -> Segmenters:
 
 def _head_version(classifier: Classifier | None) -> str:
     return classifier.version if classifier else "no-head"
-
-
-def _taken(segment: Segment, ask: Ask) -> Found:
-    mask = PackedMask.pack(segment.mask) if ask.masks else None
-    return Found(segment.xyxy, True, segment.quality, None, mask)

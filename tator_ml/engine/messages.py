@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import zlib
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,6 +98,8 @@ class Ask:
             among these, is dropped as :class:`Superseded`.
         label: that the person chose. How large its objects usually are, which the head knows, decides between masks
             that the segmenter trusts alike.
+        lane: ``click`` for a person's prompt; ``batch`` for a step of something longer, behind all clicks and
+            preloads, and waited for as long as that takes.
     """
 
     image: str
@@ -109,6 +112,7 @@ class Ask:
     task: str = ""
     prompt_ids: tuple[str, ...] = ()
     label: str | None = None
+    lane: Literal["click", "batch"] = "click"
 
 
 @dataclass(frozen=True)

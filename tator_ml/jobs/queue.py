@@ -16,6 +16,7 @@ KINDS = {
     "clip": "training.clip.job.run",
     "polygons": "training.segmentation.build.run",
     "relabel": "training.relabel.run",
+    "tweak": "training.tweak.job.run",
     "warm": "training.warm.run",
 }
 """What a worker calls for each kind, with the job's id and its request."""

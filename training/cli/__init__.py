@@ -1,15 +1,16 @@
-"""Verbs of the ``tator`` command that learn from a project or go over it: ``train``, ``relabel`` and others."""
+"""Verbs of ``tator`` that learn from a project or go over it: ``train``, ``relabel``, ``tweak`` and others."""
 
 from __future__ import annotations
 
 import typer
 
-from training.cli import polygons, relabel, train, warm
+from training.cli import polygons, relabel, train, tweak, warm
 
 
 def register(app: typer.Typer) -> None:
     """Add the verbs."""
     train.register(app)
     relabel.register(app)
+    tweak.register(app)
     warm.register(app)
     polygons.register(app)

@@ -1,0 +1,197 @@
+"""The job ``tweak``: look at every box, then push what was found or write it into the annotations, then report.
+
+Each step is taken up where a killed attempt left it: what was looked at is in the job's folder, task by task;
+predictions are pushed as one model version, which each task has once; annotations are changed by a record that is
+on the disk before they are.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from label_config.errors import LabelConfigError
+from label_config.interface import Interface
+from label_config.reader import read_cached
+from tator_ml.engine.client import EngineClient
+from tator_ml.engine.head import write_whole
+from tator_ml.engine.messages import Status
+from tator_ml.images.fetch import ImageFetcher
+from tator_ml.learning.stores import head_registry, image_store, project_choices
+from tator_ml.standing import class_named
+from tator_ml.tweaking import AnswersAsks
+from tator_sdk.errors import TatorError
+from tator_sdk.patience import WAITS_SECONDS
+from tator_sdk.push import PredictionsOfVersion, Pushed
+from tator_sdk.requests import Tweak
+from tator_sdk.settings import Settings
+from tator_sdk.studio import StudioError, open_studio, sentences
+from training.job import Job, run_job
+from training.tweak.apply import Annotations, Written, apply
+from training.tweak.journal import line_at, lines_of
+from training.tweak.look import FOUND_FILE, Fetches, How, Looking, offer_of, offers
+from training.tweak.pictures import draw_sheet
+from training.tweak.report import Report
+from training.tweak.selection import selected_tasks
+
+PLAN_FILE, REPORT_FILE = "plan.json", "report.json"
+
+
+class Engine(AnswersAsks, Protocol):
+    """What this job needs of an engine."""
+
+    def segmenter_version(self, name: str | None = None) -> str:
+        """Version of the segmenter of a name."""
+        ...
+
+    def status(self) -> Status:
+        """What the engine is doing now."""
+        ...
+
+
+def run(job_id: str, request: dict[str, Any]) -> dict[str, Any]:
+    """Tighten the boxes of a :class:`Tweak` request, given as JSON values, as a worker's job."""
+    return run_job(job_id, lambda job, settings: tweak(Tweak.model_validate(request), settings, job))
+
+
+def tweak(
+    request: Tweak, settings: Settings, job: Job, engine: Engine | None = None, fetcher: Fetches | None = None
+) -> dict[str, Any]:
+    """Tighten standing boxes: as predictions beside the annotations, or in them.
+
+    Args:
+        request: which boxes, and how.
+        settings: of this installation.
+        job: takes progress and log; may stop the work; its folder keeps what was found and what was changed.
+        engine: by default the running one.
+        fetcher: of pictures; by default one over the settings' store.
+
+    Returns:
+        What was looked at, found, pushed or changed, as JSON values; also in ``report.json`` of the job's folder.
+
+    Raises:
+        TatorError: in a sentence.
+    """
+    begun = time.monotonic()
+    studio: Any = open_studio(settings)
+    with sentences(settings.label_studio_url):
+        about = studio.projects.get(request.project)
+    try:
+        interface = read_cached(str(about.label_config or ""))
+    except LabelConfigError as error:
+        raise TatorError(str(error)) from error
+    store = image_store(settings)
+    engine = engine or EngineClient(settings, store, head_registry(settings).files)
+    plan = _plan(request, settings, job, engine, interface)
+    how = How(request, interface, plan["classes"], plan["segmenter"], plan["head"], plan["version"])
+    own = None if fetcher else ImageFetcher(settings, store)
+    try:
+        _look(studio, settings, Looking(how, job, engine, fetcher or own, settings.engine_patience_seconds))  # type: ignore[arg-type]
+    finally:
+        if own is not None:
+            own.close()
+    found = Report.of((line for _, line in lines_of(job.folder / FOUND_FILE)), request.pictures)
+    pushed, written = Pushed(0, 0, ()), Written()
+    if request.in_place and not request.dry_run:
+        with Annotations(settings) as annotations:
+            written = apply(job, annotations)
+    elif not request.dry_run:
+        pushed = _push(request, settings, job, plan["version"])
+    for task in pushed.dropped:
+        found.note(f"Label Studio does not keep the prediction of task {task}.")
+    for one in written.skipped:
+        found.note(f"Annotation {one['annotation']} of task {one['task']} is left as it is: {one['why']}.")
+    sheet = None
+    if request.pictures:
+        sheet = draw_sheet(found.moved_most[: request.pictures], store, settings.image_max_pixels, job.folder)
+    report = {
+        "project": request.project,
+        "job": job.id,
+        "model_version": plan["version"],
+        "in_place": request.in_place,
+        "dry_run": request.dry_run,
+        **found.as_json(),
+        **_effect(pushed, written),
+        "offered_tasks": sum(1 for _ in offers(job.folder / FOUND_FILE)),
+        "sheet": str(sheet) if sheet else None,
+        "project_shows": about.model_version,
+        "seconds": round(time.monotonic() - begun, 2),
+    }
+    write_whole(job.folder / REPORT_FILE, (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode())
+    for note in found.notes:
+        job.log(note)
+    job.log(_summary(report))
+    return report
+
+
+def _look(studio: Any, settings: Settings, looking: Looking) -> None:
+    """Look at all tasks; a Label Studio that is away for a moment is asked again for those that are left."""
+    for seconds in (*WAITS_SECONDS, None):
+        try:
+            total, tasks = selected_tasks(studio, settings.label_studio_url, looking.request)
+            looking.look(tasks, total)
+            return
+        except StudioError as error:
+            if seconds is None or not error.passing:
+                raise
+            looking.job.log(f"goes on in {seconds:g} s: {error}")
+            time.sleep(seconds)
+
+
+def _effect(pushed: Pushed, written: Written) -> dict[str, Any]:
+    return {
+        "pushed": pushed.created,
+        "already_there": pushed.there,
+        "dropped": len(pushed.dropped),
+        "changed": written.changed,
+        "changed_before": written.there,
+        "skipped": written.skipped,
+    }
+
+
+def _plan(request: Tweak, settings: Settings, job: Job, engine: Engine, interface: Interface) -> dict[str, Any]:
+    """Classes, segmenter, head and model version, decided once: a later attempt of the job goes on with the same."""
+    path = job.folder / PLAN_FILE
+    if path.exists():
+        return dict(json.loads(path.read_text()))
+    classes = list(request.classes)
+    if not any(control.labels_key for control in interface.controls):  # else a task's data has further classes
+        classes = [class_named(name, interface.labels) for name in classes]
+    choices = project_choices(settings).get(request.project)
+    segmenter, head = request.segmenter or choices.segmenter, choices.head if request.classify else None
+    version = engine.segmenter_version(segmenter)
+    if request.classify:
+        version = engine.status().version_with(head, segmenter)
+    plan = {"segmenter": segmenter, "head": head, "version": f"{version}/{job.id}", "classes": classes}
+    write_whole(path, json.dumps(plan).encode())
+    return plan
+
+
+def _push(request: Tweak, settings: Settings, job: Job, version: str) -> Pushed:
+    """Push what was found, each task's prediction once."""
+    path: Path = job.folder / FOUND_FILE
+    places = dict(offers(path))
+    if not places:
+        return Pushed(0, 0, ())
+
+    def prediction_of(task: int) -> dict[str, Any]:
+        return offer_of(line_at(path, places[task]))
+
+    def before(done: int) -> None:
+        job.progress(done, len(places), "pushing predictions")
+        job.check()
+
+    job.check()
+    return PredictionsOfVersion(settings, request.project, version).push(list(places), prediction_of, before)
+
+
+def _summary(report: Mapping[str, Any]) -> str:
+    said = f"{report['boxes']} boxes in {report['tasks']} tasks: {report['moved']} move, {report['kept']} kept"
+    if report["dry_run"]:
+        return f"{said}; nothing is changed"
+    if report["in_place"]:
+        return f"{said}; {report['changed']} annotations changed, {len(report['skipped'])} left as they are"
+    return f"{said}; {report['pushed']} predictions pushed"

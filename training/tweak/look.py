@@ -1,0 +1,274 @@
+"""Every standing box of some tasks shown to the engine; what it says is written to the job's folder, task by task."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from label_config.interface import Interface
+from tator_ml.engine.client import EngineAway
+from tator_ml.engine.messages import Answer, Ask, Busy
+from tator_ml.images.decode import ImageError
+from tator_ml.images.fetch import ImageRef
+from tator_ml.standing import Change, StandingBox, rewritten, standing_boxes, with_labels
+from tator_ml.tweaking import AnswersAsks, Tweaked, Tweaker, kept_because
+from tator_sdk.annotations import addresses_of
+from tator_sdk.requests import Tweak
+from training.job import Job
+from training.tweak.journal import Journal, lines_of
+
+FOUND_FILE = "found.jsonl"
+RETRY_SECONDS = 1.0
+MOST_POSTPONED = 1000  # tasks with pictures that could not be had, tried once more in the end
+
+
+class Fetches(Protocol):
+    """Addresses → pictures in the store."""
+
+    def fetch(self, address: str, task_id: int | None = None) -> ImageRef:
+        """Bring the picture of an address into the store."""
+        ...
+
+
+class Patient:
+    """An engine that is waited for while it is away or busy: it is started again by itself."""
+
+    def __init__(self, engine: AnswersAsks, patience_seconds: float, stopped: threading.Event) -> None:
+        self._engine = engine
+        self._patience_seconds = patience_seconds
+        self._stopped = stopped
+
+    def answer(self, ask: Ask) -> Answer:
+        """Answer prompts.
+
+        Raises:
+            EngineError: it is away for too long, or cannot answer.
+        """
+        until = time.monotonic() + self._patience_seconds
+        while True:
+            try:
+                return self._engine.answer(ask)
+            except (EngineAway, Busy):
+                if time.monotonic() > until or self._stopped.wait(RETRY_SECONDS):
+                    raise
+
+
+@dataclass(frozen=True)
+class How:
+    """How boxes are looked at.
+
+    Attributes:
+        request: which boxes, and what for.
+        interface: of the project.
+        classes: names of those that are wanted; all where there is none.
+        segmenter: name of the one that is asked; None for the engine's own.
+        head: version of the class head; None for the engine's own.
+        version: of the model, as predictions carry it.
+    """
+
+    request: Tweak
+    interface: Interface
+    classes: Sequence[str]
+    segmenter: str | None
+    head: str | None
+    version: str
+
+
+class _Stopped(Exception):
+    """The job ends; a picture that is being worked on is given up."""
+
+
+class Looking:
+    """Looks at tasks, a bounded number at once; may be begun again, and goes on with those that are left.
+
+    Attributes:
+        request: which boxes, and what for.
+        job: that is told.
+    """
+
+    def __init__(self, how: How, job: Job, engine: AnswersAsks, fetcher: Fetches, patience_seconds: float) -> None:
+        self.request = how.request
+        self.job = job
+        self._how = how
+        self._stopped = threading.Event()
+        self._tweaker = Tweaker(
+            Patient(engine, patience_seconds, self._stopped),
+            how.interface,
+            how.segmenter,
+            how.head,
+            how.request.classify,
+        )
+        self._fetcher = fetcher
+        self._path: Path = job.folder / FOUND_FILE
+
+    def look(self, tasks: Iterator[Any], total: int) -> None:
+        """Look at all tasks that an earlier attempt of the job has not looked at.
+
+        Args:
+            tasks: as the SDK gives them, with their annotations.
+            total: how many there are.
+
+        Raises:
+            TatorError: nobody can answer.
+            JobCancelled, JobLost: the job is to stop; what is written stays.
+        """
+        done = {int(line["task"]) for _, line in lines_of(self._path)}
+        before, begun, boxes = len(done), time.monotonic(), 0
+        self._stopped.clear()
+        if before:
+            self.job.log(f"goes on behind {before} tasks that were looked at before")
+        pool = ThreadPoolExecutor(self.request.in_flight, thread_name_prefix="tator-tweak")
+        running: dict[Future[dict[str, Any]], Any] = {}
+        postponed: list[Any] = []
+        try:
+            with Journal(self._path) as journal:
+
+                def collect(keep: int, most: int = MOST_POSTPONED) -> None:
+                    nonlocal boxes, before
+                    while len(running) > keep:
+                        for future in wait(running, return_when=FIRST_COMPLETED).done:
+                            task, line = running.pop(future), future.result()
+                            if line["unreadable"] and len(postponed) < most:
+                                postponed.append(task)
+                                continue
+                            journal.write(line)
+                            before += 1
+                            boxes += sum(len(one["boxes"]) for one in line["annotations"])
+                        rate = boxes / max(time.monotonic() - begun, 1e-3)
+                        self.job.progress(before, max(total, before), f"tightening boxes, {rate:.0f} a second")
+
+                for task in tasks:
+                    if int(task.id) not in done:
+                        collect(self.request.in_flight - 1)
+                        running[pool.submit(self._task, task)] = task
+                collect(0)
+                again, postponed = postponed, []
+                for task in again:  # Label Studio may have been away for a moment
+                    collect(self.request.in_flight - 1, 0)
+                    running[pool.submit(self._task, task)] = task
+                collect(0, 0)
+        finally:
+            self._stopped.set()
+            pool.shutdown(cancel_futures=True)
+
+    def _task(self, task: Any) -> dict[str, Any]:
+        """One line of the journal."""
+        notes: list[str] = []
+        annotations = [one for one in task.annotations or [] if not one.get("was_cancelled") and one.get("result")]
+        several = len(annotations) > 1 and not self.request.in_place
+        if several:  # one prediction of a version for each task
+            annotations = [max(annotations, key=lambda one: (str(one.get("updated_at") or ""), int(one["id"])))]
+        addresses = addresses_of(self._how.interface, task.data or {})
+        unreadable, looked = 0, []
+        for annotation in annotations:
+            result = annotation["result"]
+            standing = standing_boxes(result, self._how.interface)
+            boxes = with_labels(standing.boxes, self._how.classes)
+            tweaked, lost = self._boxes(boxes, addresses, int(task.id), notes)
+            unreadable += lost
+            looked.append(
+                {
+                    "annotation": int(annotation["id"]),
+                    "mark": mark_of(result),
+                    "left": dict(standing.left),
+                    "boxes": [_entry(one, image) for one, image in tweaked],
+                    "offer": self._offer(int(task.id), result, [one for one, _ in tweaked]),
+                }
+            )
+        return {
+            "task": int(task.id), "doubled": several, "unreadable": unreadable, "notes": notes, "annotations": looked,
+        }  # fmt: skip
+
+    def _boxes(
+        self, boxes: Sequence[StandingBox], addresses: Mapping[tuple[str, int], str], task: int, notes: list[str]
+    ) -> tuple[list[tuple[Tweaked, str]], int]:
+        """What came of an annotation's boxes, each with its picture; and how many could not be looked at."""
+        places: dict[tuple[str, int], list[StandingBox]] = {}
+        for box in boxes:
+            places.setdefault((box.image_name, box.item_index), []).append(box)
+        found: list[tuple[Tweaked, str]] = []
+        for place, some in places.items():
+            made: list[tuple[Tweaked, str]] = []
+            try:
+                if place not in addresses:
+                    raise ImageError(f"it has no picture for '{place[0]}'")
+                ref = self._fetcher.fetch(addresses[place], task)
+                for part in self._tweaker.tweak(ref, some):
+                    if self._stopped.is_set():
+                        raise _Stopped
+                    made += [(one, ref.image) for one in part]
+                if self._tweaker.without_class:
+                    notes.append(f"Classes are not offered: {self._tweaker.without_class}")
+                found += made
+            except ImageError as error:
+                notes.append(f"Task {task}: {error}")
+        return found, len(boxes) - len(found)
+
+    def _offer(self, task: int, result: Sequence[Any], tweaked: Sequence[Tweaked]) -> dict[str, Any] | None:
+        """The annotation as a prediction, with its boxes where they are to stand; None where nothing changes."""
+        changed = {one.box.region: one for one in tweaked if one.moved or one.label}
+        if not changed or self.request.in_place:
+            return None
+        scores = {
+            region: one.verdict.probability if one.label and one.verdict else one.quality or 0.0
+            for region, one in changed.items()
+        }
+        new = []
+        for item in rewritten(result, {region: one.change for region, one in changed.items()}):
+            region = str(item.get("id")) if isinstance(item, Mapping) else ""
+            new.append({**item, "score": round(scores[region], 4)} if region in scores else item)
+        return {
+            "task": task,
+            "result": new,
+            "score": round(min(scores.values()), 4),
+            "model_version": self._how.version,
+        }
+
+
+def mark_of(result: object) -> str:
+    """A digest of an annotation's results, the same for equal ones."""
+    return hashlib.sha256(json.dumps(result, sort_keys=True).encode()).hexdigest()
+
+
+def changes_of(annotation: Mapping[str, Any]) -> dict[str, Change]:
+    """What is to be written of an annotation's regions, from its part of a journal's line."""
+    return {
+        box["region"]: Change(box["value"], box["offered"])
+        for box in annotation["boxes"]
+        if box["value"] is not None or box["offered"]
+    }
+
+
+def offers(path: Path) -> Iterator[tuple[int, int]]:
+    """Tasks that a prediction is offered for, each with the place of its line in the journal."""
+    for offset, line in lines_of(path):
+        if any(one["offer"] for one in line["annotations"]):
+            yield int(line["task"]), offset
+
+
+def offer_of(line: Mapping[str, Any]) -> dict[str, Any]:
+    """The prediction in a journal's line."""
+    return next(dict(one["offer"]) for one in line["annotations"] if one["offer"])
+
+
+def _entry(one: Tweaked, image: str) -> dict[str, Any]:
+    return {
+        "region": one.box.region,
+        "label": ", ".join(one.box.labels) or "(no class)",
+        "image": image,
+        "iou": round(one.iou, 6),
+        "moved": one.moved,
+        "kept": list(kept_because(one.reason)) if one.reason else [],
+        "before": one.before,
+        "after": one.after,
+        "value": dict(one.change.value) if one.change.value is not None else None,
+        "offered": one.label,
+        "quality": one.quality,
+    }

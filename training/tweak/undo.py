@@ -1,0 +1,102 @@
+"""What a job did to a project, taken back: predictions deleted, boxes put where they were.
+
+Safe to repeat and to break off: every annotation is compared with what the job made of it first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tator_sdk.settings import Settings
+from tator_sdk.studio import open_studio, prediction_ids, sentences
+from training.tweak.apply import CHANGES_FILE, DRAFTED, GONE, Annotations, begun_of, record_of
+from training.tweak.journal import line_at
+
+CHANGED = "a person changed it since"
+
+Watch = Callable[[int, int], None]
+"""Takes how many are done, of how many."""
+
+
+@dataclass
+class Undone:
+    """What an undo came to.
+
+    Attributes:
+        restored: annotations whose boxes stand where they stood.
+        there: annotations that stood so already.
+        skipped: those that were left, each with its task and the reason.
+        deleted: predictions that are gone.
+    """
+
+    restored: int = 0
+    there: int = 0
+    deleted: int = 0
+    skipped: list[dict[str, Any]] = field(default_factory=list)
+
+
+def restore(settings: Settings, folder: Path, watch: Watch = lambda done, total: None) -> Undone:
+    """Put the boxes of every annotation that a job changed back, except where people changed it since.
+
+    Args:
+        settings: of this installation.
+        folder: of the job, with its record.
+        watch: is told how far it is; may raise to stop.
+
+    Raises:
+        StudioError: Label Studio does not answer; what is restored stays so.
+    """
+    record, undone = folder / CHANGES_FILE, Undone()
+    begun, _ = record_of(record)
+    if not begun:
+        return undone
+    with Annotations(settings) as annotations:
+        for count, (number, offset) in enumerate(begun.items()):
+            watch(count, len(begun))
+            change = begun_of(line_at(record, offset))
+            now, why = annotations.read(number), None
+            if now is None:
+                why = GONE
+            elif now == change.before:
+                undone.there += 1
+                continue
+            elif now != change.after:
+                why = CHANGED
+            elif number in annotations.drafted(change.task):
+                why = DRAFTED
+            if why:
+                undone.skipped.append({"annotation": number, "task": change.task, "why": why})
+                continue
+            annotations.write(number, change.before)
+            undone.restored += 1
+    watch(len(begun), len(begun))
+    return undone
+
+
+def predictions_of(settings: Settings, project: int, job_id: str) -> list[int]:
+    """Ids of the predictions that a job pushed.
+
+    Raises:
+        StudioError: Label Studio does not answer.
+    """
+    studio: Any = open_studio(settings)
+    found = prediction_ids(studio, settings.label_studio_url, project, lambda one: one.endswith(f"/{job_id}"))
+    return [number for number, _ in found]
+
+
+def delete_predictions(settings: Settings, numbers: list[int], watch: Watch = lambda done, total: None) -> int:
+    """Delete them; returns how many.
+
+    Raises:
+        StudioError: Label Studio does not answer.
+    """
+    studio: Any = open_studio(settings)
+    with sentences(settings.label_studio_url):
+        for count, number in enumerate(numbers):
+            watch(count, len(numbers))
+            studio.predictions.delete(number)
+    watch(len(numbers), len(numbers))
+    return len(numbers)
