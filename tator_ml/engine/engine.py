@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tator_ml.engine import encoders, segmenters
+from tator_ml.engine.answering import answered
 from tator_ml.engine.batch_segment import BatchSegmenter, SegmentAsk, Segmented
 from tator_ml.engine.embedding import Stepper, cut_crops
 from tator_ml.engine.lanes import About, Lane, Lanes
