@@ -67,7 +67,7 @@ class CocoIndex:
             self.categories = self._read_categories()
             self._read_images()
             self._rows.executemany("INSERT INTO annotations VALUES (?, ?, ?)", self._annotation_rows())
-            self._rows.execute("CREATE INDEX by_key ON annotations (key)")
+            self._rows.executescript("CREATE INDEX by_key ON annotations (key); CREATE INDEX by_image ON keys (image);")
             self._rows.commit()
         except BaseException:
             self.close()
