@@ -274,6 +274,9 @@ class _Work:
             with writer:
                 for picture, result in self._all(tally):
                     self._add(writer, picture, result, tally)
+                if not tally.pictures:
+                    first = f": {tally.notes[0]}" if tally.notes else ""
+                    raise TatorError(f"There is no picture to make a data set of{first or '; label some boxes first.'}")
                 self._job.check()  # whoever lost the job must not make the folder appear
             about["splits"] = writer.written.pictures
             for sentence in writer.written.notes:

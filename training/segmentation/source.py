@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -204,8 +203,10 @@ class Project:
     def pictures(self, shard: int = 0, shards: int = 1) -> Iterator[SourcePicture]:
         """See `Source`."""
         seen: set[int] = set()  # pages shift where somebody labels meanwhile
-        for page in range(shard + 1, math.ceil(self._count / PAGE_TASKS) + 1, shards):
-            for task in self._page(page):
+        page = shard + 1
+        while tasks := self._page(page):  # the project's own count may be behind
+            page += shards
+            for task in tasks:
                 if int(task.id) not in seen:
                     seen.add(int(task.id))
                     yield from self._of(task)
@@ -228,7 +229,7 @@ class Project:
                 )
                 return list(listed.items or [])
             except ApiError as error:
-                if error.status_code == 404:  # annotations were deleted meanwhile
+                if error.status_code == 404:  # there is no such page
                     return []
                 raise
 
