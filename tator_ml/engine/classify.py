@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,6 +11,16 @@ from tator_ml.engine.encoders.base import Encoder
 from tator_ml.engine.head import Head
 from tator_ml.engine.messages import EngineError, Verdict
 from tator_sdk.geometry import Xyxy
+
+
+class Classifier(Protocol):
+    """Boxes of a picture → classes."""
+
+    version: str
+
+    def classify(self, pixels: NDArray[np.uint8], boxes: list[Xyxy]) -> list[Verdict]:
+        """One verdict for each box; ``pixels`` is (H, W, 3) uint8 RGB."""
+        ...
 
 
 class HeadClassifier:

@@ -12,14 +12,11 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
-from typing import Protocol
-
-import numpy as np
-from numpy.typing import NDArray
 
 from tator_ml.engine import encoders, segmenters
 from tator_ml.engine.answering import answered
 from tator_ml.engine.batch_segment import BatchSegmenter, SegmentAsk, Segmented
+from tator_ml.engine.classify import Classifier
 from tator_ml.engine.embedding import Stepper, cut_crops
 from tator_ml.engine.lanes import About, Lane, Lanes
 from tator_ml.engine.memory import Frugal, Ladder, device_bytes, give_back, process_bytes
@@ -32,7 +29,6 @@ from tator_ml.engine.messages import (
     Found,
     OutOfMemory,
     Status,
-    Verdict,
 )
 from tator_ml.engine.models import ClassModels, Segmenters
 from tator_ml.engine.preload import Preloader
@@ -43,20 +39,9 @@ from tator_ml.engine.supply import Prepared, Supply
 from tator_ml.engine.warm import WarmImage, WarmImages
 from tator_ml.images.store import ImageStore
 from tator_ml.lease import ClickLease
-from tator_sdk.geometry import Xyxy
 from tator_sdk.settings import Settings
 
 log = logging.getLogger(__name__)
-
-
-class Classifier(Protocol):
-    """Boxes of a picture → classes."""
-
-    version: str
-
-    def classify(self, pixels: NDArray[np.uint8], boxes: list[Xyxy]) -> list[Verdict]:
-        """One verdict for each box; ``pixels`` is (H, W, 3) uint8 RGB."""
-        ...
 
 
 class Engine:
