@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -33,13 +33,20 @@ class CocoReader:
 
     kind = "coco"
 
-    def __init__(self, files: Sequence[Path], images: Path | None = None, absent: bool = False) -> None:
-        """Read the files' lists into an index on disk; a second for about ten megabytes.
+    def __init__(
+        self,
+        files: Sequence[Path],
+        images: Path | None = None,
+        absent: bool = False,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> None:
+        """Read the files' lists into an index on disk.
 
         Args:
             files: the JSON files, a split each where there are several.
             images: folder of the pictures. Default: looked for around each file.
             absent: yield pictures whose file is not there too, as their entries describe them.
+            progress: told the bytes read so far and of how many, for each file anew.
 
         Raises:
             DatasetError: a file is no COCO file.
@@ -49,7 +56,7 @@ class CocoReader:
         self._parts: list[tuple[CocoIndex, list[Path], str]] = []
         try:
             for file in files:
-                self._parts.append((CocoIndex(file), _folders(file, images), split_of_file(file)))
+                self._parts.append((CocoIndex(file, progress), _folders(file, images), split_of_file(file)))
         except BaseException:
             self.close()
             raise

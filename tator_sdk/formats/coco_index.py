@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ import ijson
 from tator_sdk.formats.dataset import BadLine, DatasetError
 
 KEPT = ("id", "category_id", "bbox", "segmentation", "iscrowd", "rotation", "attributes")
-TOGETHER = 2000  # rows that are written with one call
+LISTS = ("categories", "images", "annotations")
+TOGETHER = 2000  # entries between two words about progress
 CACHE_KIB = 16_384
 
 SCHEMA = """
@@ -43,13 +44,19 @@ class CocoIndex:
         bad: entries of ``images`` and ``categories`` that cannot be used.
     """
 
-    def __init__(self, file: Path) -> None:
-        """Read the file.
+    def __init__(self, file: Path, progress: Callable[[int, int], None] = lambda done, total: None) -> None:
+        """Read the file, once for each of its three lists.
+
+        Args:
+            file: the JSON.
+            progress: told the bytes read so far, and of how many.
 
         Raises:
             DatasetError: it is not JSON, or no COCO file.
         """
         self.file = file
+        self._progress = progress
+        self._bytes = file.stat().st_size
         self.bad: list[BadLine] = []
         self._folder = tempfile.TemporaryDirectory(prefix="tator-coco-", ignore_cleanup_errors=True)
         self._rows = sqlite3.connect(Path(self._folder.name) / "index.sqlite", check_same_thread=False)
@@ -59,8 +66,8 @@ class CocoIndex:
         try:
             self.categories = self._read_categories()
             self._read_images()
-            self._insert("annotations", 3, self._annotation_rows())
-            self._rows.execute("CREATE INDEX by_key ON annotations (key)")
+            self._rows.executemany("INSERT INTO annotations VALUES (?, ?, ?)", self._annotation_rows())
+            self._rows.executescript("CREATE INDEX by_key ON annotations (key); CREATE INDEX by_image ON keys (image);")
             self._rows.commit()
         except BaseException:
             self.close()
@@ -96,9 +103,13 @@ class CocoIndex:
         self._folder.cleanup()
 
     def _items(self, name: str) -> Iterator[Any]:
+        before = LISTS.index(name) * self._bytes
         try:
             with self.file.open("rb") as stream:
-                yield from ijson.items(stream, f"{name}.item", use_float=True)
+                for number, item in enumerate(ijson.items(stream, f"{name}.item", use_float=True)):
+                    if number % TOGETHER == 0:
+                        self._progress(before + stream.tell(), len(LISTS) * self._bytes)
+                    yield item
         except (ijson.JSONError, UnicodeDecodeError) as error:
             said = " ".join(str(error).split())[:120]
             raise DatasetError(f"{self.file} is not whole JSON ({said}); write it anew.") from error
@@ -142,18 +153,14 @@ class CocoIndex:
             else:
                 self.bad.append(BadLine(self.file, number, "the annotation is no object"))
 
-    def _insert(self, table: str, columns: int, rows: Iterable[tuple[Any, ...]]) -> None:
-        marks = ", ".join("?" * columns)
-        self._rows.executemany(f"INSERT INTO {table} VALUES ({marks})", rows)  # noqa: S608
-
 
 def looks_like_coco(file: Path) -> bool:
     """Whether a JSON file has the lists of COCO's object annotations; reads up to the first of them."""
     wanted = {"images", "annotations", "categories"}
     try:
         with file.open("rb") as stream:
-            for prefix, event, value in ijson.parse(stream):
-                if event == "map_key" and prefix == "" and value in wanted:
+            for prefix, event, _ in ijson.parse(stream):
+                if event == "start_array" and prefix in wanted:
                     return True
                 if prefix == "" and event in {"start_array", "end_map"}:
                     return False

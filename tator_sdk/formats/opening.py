@@ -47,7 +47,7 @@ def open_dataset(
         labels: folder of YOLO label files. Default: found.
         names: file of YOLO classes' names. Default: found.
         absent: of COCO, yield pictures whose file is not there too.
-        progress: told the bytes unpacked so far and of how many, where the path is a zip.
+        progress: told the bytes unpacked or read so far and of how many, for a zip and then for each COCO file.
 
     Raises:
         DatasetError: nothing there can be used as a data set.
@@ -61,7 +61,7 @@ def open_dataset(
         if not zipfile.is_zipfile(path):
             raise DatasetError(f"{path} is neither a folder, a zip, a COCO .json nor a data.yaml.")
         return UnpackedReader(path, kind, names, absent, progress)
-    return _open(path, kind, images, labels, names, absent, None)
+    return _open(path, kind, images, labels, names, absent, None, progress)
 
 
 class UnpackedReader:
@@ -81,7 +81,7 @@ class UnpackedReader:
             self._skipped = unpacked.skipped
             root = _root(unpacked.folder)
             try:
-                self._reader = _open(root, kind, None, None, names, absent, unpacked.folder)
+                self._reader = _open(root, kind, None, None, names, absent, unpacked.folder, progress)
             except DatasetError as error:
                 raise DatasetError(f"In {archive}: {str(error).replace(self._folder.name, '…')}") from error
         except BaseException:
@@ -111,10 +111,10 @@ class UnpackedReader:
 
 def _open(
     path: Path, kind: str, images: Path | None, labels: Path | None, names: Path | None, absent: bool,
-    inside: Path | None,
+    inside: Path | None, progress: Callable[[int, int], None],
 ) -> DatasetReader:  # fmt: skip
     if path.suffix.lower() == ".json" and path.is_file():
-        return CocoReader([path], images, absent)
+        return CocoReader([path], images, absent, progress)
     yolo = kind if kind in KINDS else "auto"
     if path.is_file() or kind in {"yolo", *KINDS}:
         return YoloReader(path, labels=labels, names=names, kind=yolo, inside=inside)
@@ -122,7 +122,7 @@ def _open(
     if kind == "coco" or (files and not (labels or names or _looks_like_yolo(path))):
         if not files:
             raise DatasetError(f"There is no COCO file in {path}: a .json with images, annotations and categories.")
-        return CocoReader(files, images, absent)
+        return CocoReader(files, images, absent, progress)
     reader = YoloReader(path, labels=labels, names=names, kind=yolo, inside=inside)
     if files:
         reader.notes += (f"{path} holds a COCO file too, {files[0].name}; --kind coco reads that instead.",)

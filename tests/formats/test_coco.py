@@ -16,9 +16,10 @@ from hypothesis.extra import numpy as arrays
 from pycocotools import mask as coco_mask
 
 from tator_sdk.formats import open_dataset
-from tator_sdk.formats.coco import CocoReader
+from tator_sdk.formats.coco import CocoReader, shape_of
 from tator_sdk.formats.dataset import DatasetError, LabelledPicture, Outline
 from tator_sdk.formats.masks import mask_of_rle, outline_of_mask
+from tator_sdk.formats.write_coco import geometry_of
 from tator_sdk.regions import RotatedBox
 from tests.formats.material import SIZE_WH, corners, folder, picture, same_ring
 
@@ -89,7 +90,7 @@ def filled(outline: Outline, size_wh: tuple[int, int]) -> np.ndarray:
     return inside % 2 == 1
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(arrays.arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12))))
 def test_any_mask_has_an_exact_outline_and_any_run_lengths_are_read(mask: np.ndarray) -> None:
     outline = outline_of_mask(mask)
@@ -98,6 +99,28 @@ def test_any_mask_has_an_exact_outline_and_any_run_lengths_are_read(mask: np.nda
         assert np.array_equal(filled(outline, mask.shape[::-1]), mask)
     written = coco_mask.encode(np.asfortranarray(mask, np.uint8))
     assert np.array_equal(mask_of_rle(written | {"counts": written["counts"].decode()}, mask.shape[::-1]), mask)
+
+
+@settings(max_examples=40, deadline=None)
+@given(arrays.arrays(bool, (7, 9)))
+def test_any_mask_is_written_and_read_exactly(cells: np.ndarray) -> None:
+    """Parts, holes and islands in holes, three pixels a cell."""
+    mask = np.pad(cells.repeat(3, axis=0).repeat(3, axis=1), 2)
+    size_wh = mask.shape[1], mask.shape[0]
+    outline = outline_of_mask(mask)
+    if outline is None:
+        return
+    written = geometry_of(outline, size_wh)
+    assert written is not None and written["area"] == mask.sum()
+    found = shape_of(written, size_wh)
+    assert np.array_equal(filled(found, size_wh) if isinstance(found, Outline) else box_mask(found, mask.shape), mask)
+
+
+def box_mask(shape: Any, size_hw: tuple[int, ...]) -> np.ndarray:
+    x0, y0, x1, y1 = (int(edge) for edge in shape)
+    mask = np.zeros(size_hw, bool)
+    mask[y0:y1, x0:x1] = True
+    return mask
 
 
 @settings(max_examples=40, deadline=None)

@@ -93,7 +93,7 @@ def outlines(draw: Any) -> Shape:
     return Outline(tuple(parts), tuple(holes))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.lists(boxes(), max_size=4))
 def test_boxes_come_back(tmp_path_factory: Any, shapes: list[Shape]) -> None:
     root = tmp_path_factory.mktemp("boxes")
@@ -103,7 +103,7 @@ def test_boxes_come_back(tmp_path_factory: Any, shapes: list[Shape]) -> None:
         assert all(same_shape(one.shape, shape, 0.01) for one, shape in zip(found.shapes, shapes, strict=True))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.lists(rotated(), max_size=4))
 def test_rotated_boxes_come_back(tmp_path_factory: Any, shapes: list[RotatedBox]) -> None:
     root = tmp_path_factory.mktemp("rotated")
@@ -115,7 +115,7 @@ def test_rotated_boxes_come_back(tmp_path_factory: Any, shapes: list[RotatedBox]
             assert abs((one.shape.rotation - shape.rotation + 180) % 360 - 180) < 2
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(outlines())
 def test_parts_and_holes_come_back(tmp_path_factory: Any, shape: Outline) -> None:
     root = tmp_path_factory.mktemp("outlines")
@@ -136,7 +136,7 @@ def test_parts_and_holes_come_back(tmp_path_factory: Any, shape: Outline) -> Non
     assert np.abs(np.array(enclosing_xyxy(one.shape)) - enclosing_xyxy(shape)).max() <= 1
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(outlines())
 def test_joined_rings_are_split_into_the_same(shape: Outline) -> None:
     assert same_shape(split_ring(join_rings(shape)), shape, 0)

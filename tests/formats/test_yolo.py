@@ -292,7 +292,7 @@ def test_a_box_a_little_outside_is_clipped(tmp_path: Path) -> None:
 sides = st.tuples(st.floats(0, 1), st.floats(0, 1)).map(sorted).filter(lambda pair: pair[1] - pair[0] > 1e-3)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 2), sides, sides), max_size=6))
 def test_what_is_written_is_read(tmp_path_factory: Any, boxes: list[Any]) -> None:
     text = "".join(
@@ -306,7 +306,7 @@ def test_what_is_written_is_read(tmp_path_factory: Any, boxes: list[Any]) -> Non
         assert one.shape == pytest.approx((x0 * WIDTH, y0 * HEIGHT, x1 * WIDTH, y1 * HEIGHT), abs=1e-6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.binary(max_size=200), st.sampled_from(["auto", "obb", "segment", "detect"]))
 def test_no_label_file_is_too_strange(tmp_path_factory: Any, data: bytes, kind: str) -> None:
     for one in lines(tmp_path_factory.mktemp("yolo"), data, kind).shapes:
