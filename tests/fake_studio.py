@@ -152,6 +152,7 @@ class FakeLabelStudio:
         if any(name in json.dumps(task) for task in tasks for name in self.refused_names):
             return 400, {"detail": "task refused"}
         self._cut(self._add_tasks, tasks)
+        time.sleep(self.write_seconds)
         self._add_tasks(tasks)
         if self.fails:
             raise self.fails.pop(0)

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
 from tator_sdk.delivery import Delivery
 from tator_sdk.errors import TatorError
 from tator_sdk.formats.dataset import DatasetError
+from tator_sdk.importing import Importer
+from tator_sdk.requests import DataImport
+from tator_sdk.settings import Settings
 from tator_sdk.studio import StudioError
 from tests.fake_studio import FakeLabelStudio
 from tests.formats.material import NAMES, folder, picture
-from tests.importing.conftest import LABELS, LINE, OUTLINE, Run
+from tests.importing.conftest import CONFIG, LABELS, LINE, OUTLINE, Run
 
 
 def addresses(studio: FakeLabelStudio) -> list[str]:
@@ -284,6 +291,21 @@ def test_after_a_kill_in_the_middle_the_next_run_completes(
     assert {number: studio.tasks[number] for number in before} == before
     assert len({task["meta"]["tator"]["import"] for task in studio.tasks.values()}) == 1
     assert len(studio.uploads) == (25 if uploaded else 0)  # what was uploaded in vain is gone again
+
+
+@pytest.mark.parametrize("moment", ["before sending", "sent", "answered"])
+def test_after_kill_9_the_next_run_completes(yolo: Path, tmp_path: Path, moment: str, monkeypatch) -> None:
+    pictures(yolo, 22)
+    monkeypatch.setattr("tator_sdk.in_flight.SETTLE_SECONDS", 1.0)
+    studio = FakeLabelStudio(CONFIG, write_seconds=0.3)
+    with studio.served() as url:
+        command = [sys.executable, "-m", "tests.importing.worker", url, str(tmp_path / "h"), str(yolo), moment]
+        assert subprocess.run(command).returncode == -signal.SIGKILL
+        settings = Settings(home=tmp_path / "h", label_studio_url=url, label_studio_api_key=SecretStr("legacy"))
+        report = Importer(DataImport(path=yolo, kind="yolo", project=7), settings).run()
+    assert report.created + report.there == 25 == len(studio.tasks) == len(studio.uploads)
+    assert report.there in ({10} if moment == "before sending" else {10, 15}) and report.notes == []
+    assert len({task["meta"]["tator"]["key"] for task in studio.tasks.values()}) == 25
 
 
 def test_a_lost_answer_and_a_late_request(studio: FakeLabelStudio, yolo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
