@@ -209,7 +209,7 @@ def _begun(
     for times in (4.0, 2.5, 1.5):
         start = _simplified(corners, times * epsilon)
         if len(start) <= len(simple):
-            tried, iou = coverage.fitted(start, 3, least_iou)
+            tried, iou = coverage.fitted(start, 2, least_iou)
             if iou >= least_iou and not (careful and tried.broken()):
                 return tried
     return simple
@@ -222,7 +222,7 @@ def _thinned(coverage: Coverage, edges: Edges, least_iou: float, careful: bool) 
         gone = _least(best, coverage.costs(best), together)
         if not len(gone):  # nothing but triangles is left
             break
-        tried, iou = coverage.fitted(best.without(gone), 2 if together > 1 else 4, least_iou)
+        tried, iou = coverage.fitted(best.without(gone), 1 if together > 1 else 4, least_iou)
         if iou >= least_iou and not (careful and tried.broken()):
             best, together = tried, min(together, max(1, len(tried) // 5))
         else:
