@@ -38,7 +38,7 @@ from training.starter.scenes import Scene, draw_scene
 
 FIRST_SEED = 9_600_000
 SCENES = 40
-RATE_PICTURES, ROUNDS = 40, 3
+RATE_PICTURES, ROUNDS = 60, 3
 FINE = 8  # how much finer than pixels outlines are painted, so that OpenCV's rounding decides little
 
 

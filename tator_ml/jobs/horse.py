@@ -20,7 +20,6 @@ from tator_ml.logs import configure_logging
 from tator_sdk.settings import Settings
 
 PR_SET_PDEATHSIG = 1
-NICENESS = 19  # a core that a click's answer wants too goes to the click
 
 
 def die_with(parent: int) -> None:
@@ -42,8 +41,6 @@ def _watch(parent: int) -> None:
 def main(worker_name: str, queue_name: str, parent: int) -> None:
     """Run the job that the environment names; what RQ's SpawnWorker does, without a pickle."""
     die_with(parent)
-    if hasattr(os, "nice"):
-        os.nice(NICENESS)
     settings = Settings()
     configure_logging(settings)
     connection = connect_redis(settings)

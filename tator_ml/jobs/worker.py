@@ -24,6 +24,7 @@ from tator_ml.jobs.connection import connect_redis, job_queue
 from tator_ml.jobs.fence import beat
 from tator_ml.jobs.order import parse_message, timeout_sentence
 from tator_ml.jobs.owner import Owner
+from tator_ml.jobs.priority import run_behind_others
 from tator_ml.jobs.sweep import Sweeper
 from tator_sdk.settings import Settings
 
@@ -149,6 +150,11 @@ def build_worker(settings: Settings) -> TatorWorker:
 
 
 def run_worker(settings: Settings) -> None:
-    """Work until the process is told to stop; each job runs in a freshly spawned process."""
+    """Work until the process is told to stop; each job runs in a freshly spawned process.
+
+    A core that a click's answer wants too goes to the click: this process and its jobs run at the lowest priority,
+    from their first import on, which alone made clicks wait for a second.
+    """
+    run_behind_others()
     level = "DEBUG" if settings.log_level == "debug" else "WARNING"  # RQ tells of each clean-up
     build_worker(settings).work(with_scheduler=False, logging_level=level)

@@ -14,8 +14,8 @@ import pytest
 
 from tator_ml.engine.engine import Engine
 from tator_ml.learning.stores import image_store
+from tator_sdk.push import Pushed
 from tator_sdk.settings import Settings
-from tator_sdk.studio import Pushed
 from tests.wire.conftest import BrightSegmenter, ToyClassifier, scene_bytes
 from training.job import LocalJob
 

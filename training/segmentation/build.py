@@ -8,6 +8,7 @@ somebody labelled meanwhile, is made there.
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from tator_ml.engine.client import EngineClient
+from tator_ml.engine.masks import SegmentAsk, Segmented
 from tator_ml.images.store import ImageStore
 from tator_ml.jobs.connection import connect_patiently
 from tator_ml.learning.stores import image_store, project_choices
@@ -38,6 +40,7 @@ from training.segmentation.source import Project, Source, SourcePicture, open_so
 from training.segmentation.trace import Segments, Traced, patiently, trace
 from training.segmentation.writer import SegmentationWriter, made_by
 
+PICTURES_A_PLACE = 2  # while one is at the engine, the outlines of the one before it are traced
 MOST_NOTES = 100
 SHOWN = 20  # kept boxes in the report; the data set lists all
 
@@ -178,6 +181,23 @@ class Tally:
         return about
 
 
+class _Places:
+    """An engine at which only so many pictures are at once, while others are fetched or traced."""
+
+    def __init__(self, engine: Segments, places: int) -> None:
+        self._engine = engine
+        self._places = threading.Semaphore(places)
+
+    def segment(self, ask: SegmentAsk) -> Segmented:
+        """See :class:`Segments`."""
+        with self._places:
+            return self._engine.segment(ask)
+
+    def segmenter_version(self, name: str | None = None) -> str:
+        """See :class:`Segments`."""
+        return self._engine.segmenter_version(name)
+
+
 class _Work:
     """One job's part of a build."""
 
@@ -196,7 +216,7 @@ class _Work:
         self._job = job
         self._source = source
         self._store = store
-        self._engine = engine
+        self._engine = _Places(engine, settings.seg_builder_workers_per_device)
         self._results = results
         name = request.segmenter
         if name is None and request.project is not None:
@@ -210,7 +230,8 @@ class _Work:
         counts = Counter(segmented=0, there=0, unreadable=0)
         done, total = 0, max(self._source.count() // request.shards, 1)
         running: set[Future[dict[str, Any]]] = set()
-        pool = ThreadPoolExecutor(self._settings.seg_builder_workers_per_device, thread_name_prefix="tator-polygons")
+        at_once = PICTURES_A_PLACE * self._settings.seg_builder_workers_per_device
+        pool = ThreadPoolExecutor(at_once, thread_name_prefix="tator-polygons")
 
         def collect(most: int) -> None:
             nonlocal done
@@ -229,7 +250,7 @@ class _Work:
                     done += 1
                     job.progress(done, max(total, done), "segmenting pictures")
                     continue
-                collect(self._settings.seg_builder_workers_per_device)
+                collect(at_once)
                 running.add(pool.submit(self._result, picture))
             collect(0)
         finally:
