@@ -13,12 +13,10 @@ from tator_ml.engine.crops import CropRecipe, Image
 from tator_ml.engine.encoders.base import Encoder
 from tator_ml.engine.lanes import Lane, Lanes
 from tator_ml.engine.messages import EmbedAsk, Embedded, UnknownImage
+from tator_ml.engine.pace import Pace
 from tator_ml.images.decode import decode_image
 from tator_ml.lease import ClickLease
 
-STEP_SECONDS = 0.25
-WATCHED_STEP_SECONDS = 0.04  # while people click, so that a click waits for a fraction of itself at most
-WATCHED_SECONDS = 30.0  # after a click people are expected to go on
 FIRST_STEP, MOST_IN_STEP = 8, 64
 
 
@@ -59,8 +57,7 @@ class Stepper:
 
     def __init__(self, lanes: Lanes, lease: ClickLease) -> None:
         self._lanes = lanes
-        self._lease = lease
-        self._seconds_per_crop: dict[str, float] = {}
+        self._pace = Pace(lease, FIRST_STEP, MOST_IN_STEP)
 
     def embed(self, encoder: Encoder, crops: Sequence[NDArray[np.uint8]], lane: Lane = Lane.BATCH) -> Embedded:
         """Embeddings of all crops.
@@ -71,21 +68,13 @@ class Stepper:
         parts: list[NDArray[np.float16]] = [np.zeros((0, encoder.dim), np.float16)]
         first = 0
         while first < len(crops):
-            self._lease.stand_aside()
-            stop = first + self._step(encoder)
+            stop = first + self._pace.next_step(encoder.version)
             parts.append(self._lanes.submit(lane, partial(self._timed, encoder, crops[first:stop])).result())
             first = stop
         return Embedded(encoder.version, np.concatenate(parts))
 
-    def _step(self, encoder: Encoder) -> int:
-        known = self._seconds_per_crop.get(encoder.version)
-        if known is None:
-            return FIRST_STEP
-        seconds = WATCHED_STEP_SECONDS if self._lease.watched(WATCHED_SECONDS) else STEP_SECONDS
-        return int(min(max(seconds / max(known, 1e-6), 1), MOST_IN_STEP))
-
     def _timed(self, encoder: Encoder, crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.float16]:
         begun = time.perf_counter()
         embeddings = encoder.embed(crops).astype(np.float16)
-        self._seconds_per_crop[encoder.version] = (time.perf_counter() - begun) / len(crops)
+        self._pace.took(encoder.version, time.perf_counter() - begun, len(crops))
         return embeddings

@@ -84,7 +84,7 @@ class Engine:
             settings.image_max_pixels,
             device,
         )
-        self._batches = BatchSegmenter(self._lanes, self._supply)
+        self._batches = BatchSegmenter(self._lanes, self._supply, self._lease)
         self._ladder = Ladder(self._relief)
         self._preloader = Preloader(self._lanes, self._segmenter, self._supply)
         self._came_from: Counter[str] = Counter()

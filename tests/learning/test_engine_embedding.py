@@ -14,11 +14,11 @@ import pytest
 
 from tator_ml.engine.client import EngineClient
 from tator_ml.engine.crops import CropRecipe
-from tator_ml.engine.embedding import STEP_SECONDS
 from tator_ml.engine.engine import Engine
 from tator_ml.engine.head import Head, HeadError
 from tator_ml.engine.messages import Ask, EmbedAsk, EngineError, ImageBoxes, Prompt, UnknownHead
 from tator_ml.engine.models import ENCODERS_KEPT, HEADS_KEPT, ClassModels
+from tator_ml.engine.pace import STEP_SECONDS
 from tator_ml.engine.server import EngineServer
 from tator_ml.images.decode import ImageError
 from tator_ml.images.store import ImageStore
