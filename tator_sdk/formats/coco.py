@@ -1,7 +1,8 @@
 """COCO files of objects (https://cocodataset.org/#format-data): boxes, polygons of several parts, run lengths.
 
 A polygon of four corners that is an upright rectangle is read as a box: that is how boxes are written for programs
-that ask for a ``segmentation``. Two things COCO does not have are read where other programs put them: ``rotation``
+that ask for a ``segmentation``. Run lengths of outlines with holes have their exact ``rings`` beside them where Tator
+wrote them. Two things COCO does not have are read where other programs put them: ``rotation``
 beside ``bbox`` (degrees clockwise; Tator writes it together with the four corners as ``segmentation``, alone it turns
 the box about its top-left corner as Label Studio does), and ``attributes.rotation`` (CVAT: about the centre).
 """
@@ -18,10 +19,10 @@ import numpy as np
 
 from tator_sdk.formats.coco_index import CocoImage, CocoIndex, looks_like_coco
 from tator_sdk.formats.dataset import BadLine, DatasetError, LabelledPicture, LabelledShape, Outline, Ring, Shape
-from tator_sdk.formats.masks import mask_of_rle, outline_of_mask
+from tator_sdk.formats.masks import mask_of_rings, mask_of_rle, outline_of_mask
 from tator_sdk.formats.oriented import rotated_box
 from tator_sdk.formats.yolo_layout import SPLITS
-from tator_sdk.geometry import clip_xyxy
+from tator_sdk.geometry import MaskArray, clip_xyxy
 from tator_sdk.images import ImageError, file_size_wh
 from tator_sdk.regions import RotatedBox
 
@@ -139,7 +140,8 @@ def shape_of(entry: dict[str, Any], size_wh: tuple[int, int]) -> Shape:
     """
     segmentation, rotation = entry.get("segmentation"), _rotation(entry.get("rotation"))
     if isinstance(segmentation, dict):
-        outline = outline_of_mask(mask_of_rle(segmentation, size_wh))
+        mask = mask_of_rle(segmentation, size_wh)
+        outline = _exact(entry.get("rings"), mask, size_wh) or outline_of_mask(mask)
         if outline is None:
             raise ValueError("its mask is empty")
         return outline
@@ -150,6 +152,18 @@ def shape_of(entry: dict[str, Any], size_wh: tuple[int, int]) -> Shape:
         rings = tuple(_ring(part, size_wh) for part in written)
         return _box_of_corners(rings) or Outline(rings)
     return _box(entry, rotation, size_wh)
+
+
+def _exact(rings: Any, mask: MaskArray, size_wh: tuple[int, int]) -> Outline | None:
+    """The rings that Tator writes beside run lengths; None where they are not those of the mask (any more)."""
+    if not isinstance(rings, dict) or not all(isinstance(rings.get(key), list) for key in ("parts", "holes")):
+        return None
+    try:
+        parts, holes = (tuple(_ring(one, size_wh) for one in rings[key]) for key in ("parts", "holes"))
+    except ValueError:
+        return None
+    same = bool(parts) and np.array_equal(mask_of_rings(parts, holes, size_wh), mask)
+    return Outline(parts, holes) if same else None
 
 
 def _box_of_corners(rings: tuple[Ring, ...]) -> Shape | None:

@@ -14,7 +14,7 @@ import ijson
 
 from tator_sdk.formats.dataset import BadLine, DatasetError
 
-KEPT = ("id", "category_id", "bbox", "segmentation", "iscrowd", "rotation", "attributes")
+KEPT = ("id", "category_id", "bbox", "segmentation", "iscrowd", "rotation", "rings", "attributes")
 LISTS = ("categories", "images", "annotations")
 TOGETHER = 2000  # entries between two words about progress
 CACHE_KIB = 16_384

@@ -8,9 +8,11 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
 
 from tator_sdk.formats.dataset import Outline, Ring
 from tator_sdk.geometry import MaskArray, box_of_mask
+from tator_sdk.polygons import signed_area
 
 MOST_PIXELS = 2**30  # of a picture; a mask needs memory for each
 
@@ -34,6 +36,17 @@ def outline_of_mask(mask: MaskArray) -> Outline | None:
         ring = _corners((contour.reshape(-1, 2) + 1) // 2 + np.array([x0 - 1, y0 - 1]))
         (parts if parent < 0 else holes).append(ring)
     return Outline(tuple(parts), tuple(holes))
+
+
+def mask_of_rings(parts: Sequence[Ring], holes: Sequence[Ring], size_wh: tuple[int, int]) -> MaskArray:
+    """Mask (H, W) of rings that are painted from the largest to the smallest, so that an island in a hole is seen."""
+    width, height = size_wh
+    mask = np.zeros((height, width), bool)
+    rings = [(ring, True) for ring in parts] + [(ring, False) for ring in holes]
+    for ring, filled in sorted(rings, key=lambda one: -abs(signed_area(one[0]))):
+        runs = coco_mask.merge(coco_mask.frPyObjects([ring.ravel().tolist()], height, width))
+        mask[mask_of_rle({"size": [height, width], "counts": runs["counts"].decode("ascii")}, size_wh)] = filled
+    return mask
 
 
 def _corners(points: NDArray[np.int32]) -> Ring:

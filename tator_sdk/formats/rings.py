@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tator_sdk.formats.dataset import Outline, Ring
+from tator_sdk.polygons import signed_area
 
 MOST_BRIDGES = 1000
 
@@ -43,12 +44,6 @@ def split_ring(ring: Ring) -> Outline:
         inside = sum(_contains(other, one) for place, other in enumerate(rings) if place != index)
         (holes if inside % 2 else parts).append(one)
     return Outline(tuple(parts), tuple(holes)) if parts else Outline((ring,))
-
-
-def signed_area(ring: Ring) -> float:
-    """Area in square pixels; positive where the corners run clockwise on the screen (y downwards)."""
-    x, y = (ring - ring[0]).T
-    return float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum()) / 2
 
 
 def _nearest(one: Ring, other: Ring) -> tuple[float, int, int]:

@@ -10,12 +10,10 @@ from typing import IO, Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from tator_sdk.formats.dataset import LabelledPicture, Outline, Ring, Shape
-from tator_sdk.formats.masks import mask_of_rle
-from tator_sdk.formats.rings import signed_area
+from tator_sdk.formats.dataset import LabelledPicture, Outline, Shape
+from tator_sdk.formats.masks import mask_of_rings
 from tator_sdk.formats.write_yolo import EMPTY, UNKNOWN, ring_of, write_labelmap
 from tator_sdk.formats.writing import DatasetWriter, Images
-from tator_sdk.geometry import MaskArray
 from tator_sdk.regions import RotatedBox
 
 DECIMALS = 3  # of a pixel
@@ -25,8 +23,8 @@ class CocoWriter(DatasetWriter):
     """Writes boxes and outlines; see `DatasetWriter`.
 
     Every annotation has a ``segmentation``: polygons, a box's own corners (with ``rotation`` where it is turned), and
-    run lengths for outlines with holes, which COCO's polygons cannot have. ``area`` is that of the mask that
-    pycocotools makes of it.
+    run lengths for outlines with holes, which COCO's polygons cannot have, with the exact ``rings`` beside them.
+    ``area`` is that of the mask that pycocotools makes of it.
     """
 
     dataset_type = "coco"
@@ -119,28 +117,23 @@ def geometry_of(shape: Shape, size_wh: tuple[int, int]) -> dict[str, Any] | None
     bbox = _xywh(np.concatenate([points.min(0), points.max(0)]))
     if not isinstance(shape, Outline) or not shape.holes:
         return {"bbox": bbox, "segmentation": lists, "area": _area(lists, size_wh)}
-    mask = _painted(parts, [ring.clip(0, size) for ring in shape.holes], size_wh)
+    holes = [ring.clip(0, size).round(DECIMALS) for ring in shape.holes]
+    mask = mask_of_rings(parts, holes, size_wh)
     runs = coco_mask.encode(np.asfortranarray(mask, np.uint8))
     if not mask.any():
         return None
     counts = {"size": [height, width], "counts": runs["counts"].decode("ascii")}
-    return {"bbox": [float(value) for value in coco_mask.toBbox(runs)], "segmentation": counts, "area": int(mask.sum())}
+    return {
+        "bbox": [float(value) for value in coco_mask.toBbox(runs)],
+        "segmentation": counts,
+        "area": int(mask.sum()),
+        "rings": {"parts": lists, "holes": [ring.ravel().tolist() for ring in holes]},
+    }
 
 
 def _area(lists: list[list[float]], size_wh: tuple[int, int]) -> int:
     width, height = size_wh
     return int(coco_mask.area(coco_mask.merge(coco_mask.frPyObjects(lists, height, width))))
-
-
-def _painted(parts: Sequence[Ring], holes: Sequence[Ring], size_wh: tuple[int, int]) -> MaskArray:
-    """Mask (H, W) of rings that are painted from the largest to the smallest, so that an island in a hole is seen."""
-    width, height = size_wh
-    mask = np.zeros((height, width), bool)
-    rings = [(ring, True) for ring in parts] + [(ring, False) for ring in holes]
-    for ring, filled in sorted(rings, key=lambda one: -abs(signed_area(one[0]))):
-        runs = coco_mask.merge(coco_mask.frPyObjects([ring.ravel().tolist()], height, width))
-        mask[mask_of_rle({"size": [height, width], "counts": runs["counts"].decode("ascii")}, size_wh)] = filled
-    return mask
 
 
 def _xywh(xyxy: np.ndarray[Any, np.dtype[np.float64]]) -> list[float]:
