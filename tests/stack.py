@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,11 +12,15 @@ from demo.environment import ENVIRONMENT
 from demo.stack import DemoSettings, DemoStack
 
 
+# Test processes that run side by side (pytest-xdist) each have a stack of their own.
+BESIDE = 10 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+
+
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoStack]:
     """A real Label Studio with a connected project of generated scenes."""
     if not (ENVIRONMENT / "bin" / "label-studio").exists():
         pytest.skip("Label Studio is not installed: `make test` builds its environment")
     home: Path = tmp_path_factory.mktemp("stack")
-    with DemoStack(DemoSettings(home, studio_port=18080, tator={"port": 19090}), print) as running:
+    with DemoStack(DemoSettings(home, studio_port=18080 + BESIDE, tator={"port": 19090 + BESIDE}), print) as running:
         yield running

@@ -124,8 +124,6 @@ class Engine:
         try:
             segmenter = self._segmenter(ask.segmenter)
             classify = ask.classify and classifier is not None
-            if not clicked:
-                self._lease.stand_aside()
             prepared = self._supply.prepare(segmenter.version, ask.image, pixels=classify)
         except BaseException:
             self._lanes.leave(ticket)
