@@ -35,7 +35,12 @@ demo: $(READY) ## Label Studio with a connected project; IMAGES=folder for your 
 	@$(BIN)/python -m demo $(if $(CHECK),--check) $(if $(IMAGES),--images "$(IMAGES)") $(if $(CLASSES),--classes "$(CLASSES)")
 
 test: $(READY) $(STUDIO_READY) ## the whole suite: units, wire, adapters, real Label Studio, real browser
-	$(BIN)/python -m pytest $(if $(ARGS),$(ARGS),-n 2 --dist loadgroup)
+ifdef ARGS
+	$(BIN)/python -m pytest $(ARGS)
+else
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not alone"
+	$(BIN)/python -m pytest -m alone
+endif
 
 test-fast: $(READY) ## what needs neither Label Studio nor a browser
 	$(BIN)/python -m pytest -m "not studio and not browser" $(ARGS)

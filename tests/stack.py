@@ -11,7 +11,6 @@ import pytest
 from demo.environment import ENVIRONMENT
 from demo.stack import DemoSettings, DemoStack
 
-
 # Test processes that run side by side (pytest-xdist) each have a stack of their own.
 BESIDE = 10 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 

@@ -16,7 +16,7 @@ from tator_ml.up import start_back, start_front
 from tator_sdk.settings import Settings
 from tests.wire.conftest import scene_bytes
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.alone, pytest.mark.timeout(300)]
 
 
 def random_sam2(path: Path) -> Path:

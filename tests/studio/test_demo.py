@@ -17,7 +17,7 @@ from demo.label_studio import LabelStudio, StudioSettings
 from tator_sdk.settings import Settings
 from tator_sdk.studio import open_studio
 
-pytestmark = [pytest.mark.studio, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.studio, pytest.mark.alone, pytest.mark.timeout(400)]
 
 
 def start(home: Path, **environment: str) -> subprocess.Popen[str]:
