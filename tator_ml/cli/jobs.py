@@ -24,7 +24,8 @@ from tator_ml.cli.serving import Home, read_settings
 from tator_ml.jobs.connection import living_workers, reached
 from tator_ml.jobs.queue import cancel as cancel_job
 from tator_ml.jobs.queue import retry as retry_job
-from tator_ml.jobs.records import JobRecord, JobRecords
+from tator_ml.jobs.records import JobError, JobRecord, JobRecords
+from tator_sdk.errors import TatorError
 from tator_sdk.settings import Settings
 
 POLL_SECONDS = 0.3
@@ -200,3 +201,27 @@ def _took(record: JobRecord) -> str:
     minutes, seconds = divmod(seconds, 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def worker_lives(settings: Settings) -> bool:
+    """Whether any worker takes jobs; False where Redis does not answer."""
+    try:
+        with reached(settings) as connection:
+            return living_workers(connection) > 0
+    except JobError:
+        return False
+
+
+def refuse_while_open(settings: Settings, job_id: str) -> None:
+    """Let nobody undo a job that has not ended.
+
+    Raises:
+        TatorError: it waits or runs; the message says how to end it.
+    """
+    try:
+        with reached(settings) as connection:
+            record = JobRecords(connection).get(job_id)
+    except JobError:  # it ran without Redis, or long ago
+        return
+    if not record.over:
+        raise TatorError(f"{job_id} is {record.status}; `tator jobs cancel {job_id}` ends it, then undo it.")

@@ -14,9 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from tator_ml import jobs
-from tator_ml.cli.jobs import follow
+from tator_ml.cli.jobs import follow, refuse_while_open, worker_lives
 from tator_ml.cli.serving import Home, read_settings
-from tator_ml.jobs.connection import living_workers, reached
 from tator_sdk.errors import TatorError
 from tator_sdk.requests import Relabel
 from tator_sdk.settings import Settings
@@ -62,7 +61,7 @@ def relabel(
         raise TatorError("--here works in this process, so there is nothing to detach from; leave one of them out.")
     request = Relabel(project=project, dry_run=dry_run, limit=limit, least_probability=least_probability)
     report: dict[str, Any] | None
-    if here or not (detach or _worker_lives(settings)):
+    if here or not (detach or worker_lives(settings)):
         report = _run_here(settings, console, request)
     else:
         report = _run_queued(settings, console, request, detach)
@@ -106,14 +105,6 @@ def _run_queued(settings: Settings, console: Console, request: Relabel, detach: 
         console.print(_how_to_undo(record.id))
         raise typer.Exit(1)
     return record.result
-
-
-def _worker_lives(settings: Settings) -> bool:
-    try:
-        with reached(settings) as connection:
-            return living_workers(connection) > 0
-    except jobs.JobError:
-        return False
 
 
 def show(console: Console, settings: Settings, report: dict[str, Any]) -> None:
@@ -194,7 +185,7 @@ def _undo(settings: Settings, console: Console, job_id: str, project: int | None
         raise TatorError(
             f"'{job_id}' is not the whole id of a relabel job, such as relabel-3-7f2a; see `tator jobs list`."
         )
-    _refuse_while_open(settings, job_id)
+    refuse_while_open(settings, job_id)
     project = project or _project_of(settings, job_id)
     studio: Any = open_studio(settings)
     url = settings.label_studio_url
@@ -211,16 +202,6 @@ def _undo(settings: Settings, console: Console, job_id: str, project: int | None
         for number in bars.track(numbers, description="deleting"):
             studio.predictions.delete(number)
     console.print(f"Predictions deleted from project {project}: {len(numbers)} of {job_id}; annotations stay.")
-
-
-def _refuse_while_open(settings: Settings, job_id: str) -> None:
-    try:
-        with reached(settings) as connection:
-            record = jobs.JobRecords(connection).get(job_id)
-    except jobs.JobError:  # it ran without Redis, or long ago
-        return
-    if not record.over:
-        raise TatorError(f"{job_id} is {record.status}; `tator jobs cancel {job_id}` ends it, then undo it.")
 
 
 def _project_of(settings: Settings, job_id: str) -> int:

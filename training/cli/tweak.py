@@ -15,9 +15,8 @@ from rich.progress import Progress
 from rich.table import Table
 
 from tator_ml import jobs
-from tator_ml.cli.jobs import follow, progress_columns
+from tator_ml.cli.jobs import follow, progress_columns, worker_lives
 from tator_ml.cli.serving import Home, read_settings
-from tator_ml.jobs.connection import living_workers, reached
 from tator_sdk.cli.options import option_name
 from tator_sdk.errors import TatorError
 from tator_sdk.requests import Tweak
@@ -77,7 +76,7 @@ def tweak(
         classify=classify, segmenter=segmenter, in_flight=in_flight, pictures=pictures, dry_run=dry_run,
     )  # fmt: skip
     report: dict[str, Any] | None
-    if here or not (detach or _worker_lives(settings)):
+    if here or not (detach or worker_lives(settings)):
         report = _run_here(settings, console, request)
     else:
         report = _run_queued(settings, console, request, detach)
@@ -135,14 +134,6 @@ def _run_queued(settings: Settings, console: Console, request: Tweak, detach: bo
             console.print(_how_to_undo(record.id), soft_wrap=True)
         raise typer.Exit(1)
     return record.result
-
-
-def _worker_lives(settings: Settings) -> bool:
-    try:
-        with reached(settings) as connection:
-            return living_workers(connection) > 0
-    except jobs.JobError:
-        return False
 
 
 def show(console: Console, settings: Settings, report: dict[str, Any]) -> None:

@@ -10,9 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
 
-from tator_ml import jobs
-from tator_ml.cli.jobs import progress_columns
-from tator_ml.jobs.connection import reached
+from tator_ml.cli.jobs import progress_columns, refuse_while_open
 from tator_sdk.errors import TatorError
 from tator_sdk.settings import Settings
 from training.cli.tweak import JOB, project_of
@@ -31,7 +29,7 @@ def take_back(settings: Settings, console: Console, job_id: str, project: int | 
     """
     if not JOB.fullmatch(job_id):
         raise TatorError(f"'{job_id}' is not the whole id of a tweak job, such as tweak-3-7f2a; see `tator jobs list`.")
-    _refuse_while_open(settings, job_id)
+    refuse_while_open(settings, job_id)
     folder = settings.home / "jobs" / job_id
     changed, _ = record_of(folder / CHANGES_FILE)
     if changed:
@@ -77,13 +75,3 @@ def _bar(console: Console, what: str) -> Iterator[Watch]:
     with Progress(*progress_columns(), console=console, transient=True, disable=not console.is_terminal) as bars:
         bar = bars.add_task(what, total=None)
         yield lambda done, total: bars.update(bar, completed=done, total=total)
-
-
-def _refuse_while_open(settings: Settings, job_id: str) -> None:
-    try:
-        with reached(settings) as connection:
-            record = jobs.JobRecords(connection).get(job_id)
-    except jobs.JobError:  # it ran without Redis, or long ago
-        return
-    if not record.over:
-        raise TatorError(f"{job_id} is {record.status}; `tator jobs cancel {job_id}` ends it, then undo it.")
