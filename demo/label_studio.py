@@ -42,6 +42,8 @@ _INHERITED = (
 
 _DATABASE = "label_studio.sqlite3"
 _NOWHERE = f"http://{LOOPBACK}:9"  # the discard port: refused at once
+_ATTEMPTS = 5
+_PORT_LOST = "That port is already in use"  # Django's words, where another server came between its look and its bind
 
 
 @dataclass(frozen=True)
@@ -134,9 +136,25 @@ class LabelStudio:
         self._stopping.clear()
         self._pid_file.stop_leftover(f"Label Studio on {self.home}")
         self._put_empty_database(program, report)
-        port = free_port(self.settings.port)
+        atexit.register(self.stop)
+        preferred = self.settings.port
+        try:
+            for attempts_left in reversed(range(_ATTEMPTS)):
+                port = free_port(preferred)
+                try:
+                    self._launch(program, port)
+                    return self._wait(port, report, seconds)
+                except _PortLostError:
+                    if not attempts_left:
+                        raise
+                preferred = port + 1
+        except BaseException:
+            self.stop()
+            raise
+
+    def _launch(self, program: Path, port: int) -> None:
         with self.log.open("wb") as log:
-            process = self._process = subprocess.Popen(
+            self._process = subprocess.Popen(
                 self._command(program, port),
                 env=self._variables(),
                 cwd=self.home,
@@ -145,13 +163,7 @@ class LabelStudio:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        atexit.register(self.stop)
-        try:
-            self._pid_file.write(process.pid)
-            self._wait(process, port, report, seconds)
-        except BaseException:
-            self.stop()
-            raise
+        self._pid_file.write(self._process.pid)
 
     def stop(self, patience: float = 5.0) -> None:
         """Stop the server and everything it started; safe to call again, and when it never started."""
@@ -268,13 +280,15 @@ class LabelStudio:
         write_private(path, json.dumps(asdict(account)))
         return account
 
-    def _wait(self, process: subprocess.Popen[bytes], port: int, report: Report, seconds: float) -> None:
+    def _wait(self, port: int, report: Report, seconds: float) -> None:
         ticks = _Ticks(report)
+        process = self._process
         while ticks.seconds() < seconds:
-            if self._stopping.is_set():
+            if self._stopping.is_set() or process is None:
                 raise LabelStudioError("Label Studio was stopped while starting.")
             if process.poll() is not None:
-                raise LabelStudioError(f"Label Studio ended while starting:\n{self.log_tail()}")
+                error = _PortLostError if _PORT_LOST in self.log_tail() else LabelStudioError
+                raise error(f"Label Studio ended while starting:\n{self.log_tail()}")
             # Where the port was taken in the meantime, Label Studio moves to another: ask the process.
             if listening := _listening_port(process.pid, port):
                 url = f"http://{LOOPBACK}:{listening}"
@@ -285,6 +299,10 @@ class LabelStudio:
             ticks.tell("Label Studio is starting")
             time.sleep(0.1)
         raise LabelStudioError(f"Label Studio was not up after {seconds:.0f} s:\n{self.log_tail()}")
+
+
+class _PortLostError(LabelStudioError):
+    """Another server took the port while this one was starting."""
 
 
 class _Ticks:
