@@ -1,7 +1,7 @@
 """Scenes simple enough for a model of a million parameters: one or two large shapes on a quiet ground.
 
-Two kinds: ``filled`` shapes on a light ground, each class in a hue of its own, and ``outlined`` ones on a dark ground, where the
-same classes have other hues. Positions, sizes, proportions, hues, ground and noise are drawn anew for each scene.
+Two kinds: ``filled`` shapes on a light ground, each class in a hue of its own, and ``outlined`` ones on a dark ground,
+where the same classes have other hues. Positions, sizes, hues, ground and noise are drawn anew for each scene.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SIDE = 128  # pixels
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture (PIL, ``SIDE`` wide and high) and what stands on it: classes with boxes in pixels, from top to bottom."""
+    """A picture (PIL, ``SIDE`` wide and high) and its objects: classes with boxes in pixels, from top to bottom."""
 
     picture: Image.Image
     objects: tuple[tuple[str, Xyxy], ...]
