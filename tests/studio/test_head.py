@@ -96,14 +96,14 @@ def test_a_tentative_class_drawn_by_hand_is_checked_on_submission(stack: DemoSta
             one for one in project.studio.predictions.list(task=task.number) if one.model_version.endswith("/check")
         ]
 
-    (offered,) = until(offers, 20, "an offered correction")
+    (offered,) = until(offers, 60, "an offered correction")
     regions = {one["id"]: one for one in offered.result}
     assert regions[result[largest]["id"]]["value"]["rectanglelabels"] == [truth]
     assert offered.score < 0.5
 
     result[largest]["value"]["rectanglelabels"] = [truth]
     project.studio.annotations.update(annotation.id, result=result)
-    until(lambda: result[largest]["id"] not in {one["id"] for offer in offers() for one in offer.result}, 20, "its end")
+    until(lambda: result[largest]["id"] not in {one["id"] for offer in offers() for one in offer.result}, 60, "its end")
 
 
 def test_enough_new_annotations_train_once_and_deletions_are_followed(

@@ -1,0 +1,1 @@
+"""Fine-tuning of Qwen-VL on boxes and points."""
