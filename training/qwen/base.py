@@ -61,7 +61,7 @@ def load(entry: QwenEntry, settings: Settings, device: torch.device, longest: in
         BaseError: it cannot be loaded.
     """
     with _sentences(entry.model_id):
-        model = AutoModelForImageTextToText.from_pretrained(
+        model: Any = AutoModelForImageTextToText.from_pretrained(
             entry.model_id, dtype=dtype_of(device), local_files_only=settings.offline
         )
         if entry.adapter is not None:
@@ -84,14 +84,15 @@ def load_to_train(entry: QwenEntry, request: QwenTraining, settings: Settings, d
     if request.method == "qlora":
         options |= _four_bits(device)
     with _sentences(entry.model_id):
-        model = AutoModelForImageTextToText.from_pretrained(
+        model: Any = AutoModelForImageTextToText.from_pretrained(
             entry.model_id, local_files_only=settings.offline, **options
         )
         encoder = _encoder(model, entry, settings, request.max_image_dim)
     if request.method == "whole":
         return Loaded(model.to(device), encoder)
     if request.method == "qlora":
-        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+        prepare: Any = prepare_model_for_kbit_training  # without types
+        model = prepare(model, use_gradient_checkpointing=False)
     else:
         model = model.to(device)
     return Loaded(with_adapter(model, request), encoder)
@@ -127,7 +128,7 @@ def checkpoints_gradients(model: Any, request: QwenTraining) -> bool:
     """Whether activations are computed a second time instead of being kept."""
     if request.gradient_checkpointing != "auto":
         return request.gradient_checkpointing == "on"
-    return sum(weights.numel() for weights in model.parameters()) > LARGE
+    return bool(sum(weights.numel() for weights in model.parameters()) > LARGE)
 
 
 def limit_pixels(processor: Any) -> None:
@@ -142,7 +143,8 @@ def limit_pixels(processor: Any) -> None:
 
 
 def _encoder(model: Any, entry: QwenEntry, settings: Settings, longest: int) -> Encoder:
-    processor = AutoProcessor.from_pretrained(entry.model_id, local_files_only=settings.offline)
+    processors: Any = AutoProcessor  # without types
+    processor = processors.from_pretrained(entry.model_id, local_files_only=settings.offline)
     limit_pixels(processor)
     return Encoder(processor, coordinates_of(model.config.model_type), longest)
 
@@ -155,7 +157,8 @@ def _four_bits(device: torch.device) -> dict[str, Any]:
     if device.type not in {"cuda", "cpu", "xpu"}:
         raise BaseError(f"bitsandbytes has no 4-bit weights on {device.type}; use --method lora.")
     compute = dtype_of(device)
-    quantised = BitsAndBytesConfig(
+    configure: Any = BitsAndBytesConfig  # without types
+    quantised = configure(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=compute
     )
     return {"quantization_config": quantised, "device_map": {"": str(device)}, "dtype": compute}

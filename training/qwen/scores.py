@@ -111,7 +111,7 @@ def score(one: Tally) -> Scores:
 
 
 def average_precisions(counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """(..., C, 3) counts → (..., C) precision × recall of each class."""
+    """(..., C, 3) counts → (..., C) precision times recall of each class."""
     right, labelled, answered = (counts[..., place].astype(np.float64) for place in range(3))
     found: NDArray[np.float64] = right**2 / np.maximum(labelled, 1) / np.maximum(answered, 1)
     return found

@@ -27,7 +27,7 @@ from training.job import Job
 from training.qwen.base import Loaded, checkpoints_gradients, device_of, load_to_train
 from training.qwen.collate import Encoder, Tensors, collate
 from training.qwen.conversations import Conversation, Drawing, draw, fixed
-from training.qwen.evaluate import mean_loss, measure
+from training.qwen.evaluate import answers, mean_loss, measure
 from training.qwen.samples import NothingToLearn, Sample, Samples
 from training.qwen.scores import score
 
@@ -154,9 +154,7 @@ class Plan:
 class Draws(Dataset[Tensors]):
     """All samples of a training by number; each is drawn from the seed and its number alone."""
 
-    def __init__(
-        self, samples: Samples, drawing: Drawing, encoder: Encoder, seed: int, count: int
-    ) -> None:
+    def __init__(self, samples: Samples, drawing: Drawing, encoder: Encoder, seed: int, count: int) -> None:
         self._samples = samples
         self._drawing = drawing
         self._encoder = encoder
@@ -181,9 +179,7 @@ class Draws(Dataset[Tensors]):
 class Watch(TrainerCallback):
     """Tells the job how the training goes, measures it, keeps the best weights and ends it."""
 
-    def __init__(
-        self, request: QwenTraining, samples: Samples, loaded: Loaded, plan: Plan, job: Job
-    ) -> None:
+    def __init__(self, request: QwenTraining, samples: Samples, loaded: Loaded, plan: Plan, job: Job) -> None:
         self.kind = WHOLE if request.method == "whole" else ADAPTER
         self.evaluations: list[dict[str, Any]] = []
         self._request = request
@@ -246,8 +242,9 @@ class Watch(TrainerCallback):
         asked = [fixed(sample, classes, style, request.max_detections) for sample in self._asked]
         loss = mean_loss(loaded.model, loaded.encoder, asked, request.batch, tick)
         found = measure(
-            loaded.model, loaded.encoder, self._asked, classes, style,
-            most=request.max_detections, max_new_tokens=request.max_new_tokens, batch=request.batch, step=tick,
+            lambda part: answers(loaded.model, loaded.encoder, part, request.max_new_tokens),
+            loaded.encoder.coordinates, self._asked, classes, style,
+            most=request.max_detections, batch=request.batch, step=tick,
         )  # fmt: skip
         scores = score(found)
         one = {"step": step, "round": round(step / self._plan.round, 2), "loss": round(loss, 5), **scores.as_json()}
@@ -314,7 +311,8 @@ def _trainer(
     half = device.type == "cuda" and torch.cuda.is_bf16_supported()
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)  # the trainer takes the current one
-    again = checkpoints_gradients(loaded.model, request)
+    if checkpoints_gradients(loaded.model, request):
+        loaded.model.gradient_checkpointing_enable({"use_reentrant": False})
     arguments = TrainingArguments(
         output_dir=str(checkpoints_in(job.folder)),
         max_steps=plan.steps,
@@ -340,7 +338,6 @@ def _trainer(
         label_names=["labels"],
         dataloader_pin_memory=device.type == "cuda",
         use_cpu=device.type == "cpu",
-        **({"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}} if again else {}),
     )
     arguments._n_gpu = min(1, arguments.n_gpu)  # one device, however many there are
     drawing = Drawing(style_of(request), request.points, request.negatives, request.noise, request.max_detections)
