@@ -14,8 +14,9 @@ from tator_ml.cli.jobs import progress_columns, refuse_while_open
 from tator_sdk.errors import TatorError
 from tator_sdk.settings import Settings
 from training.cli.tweak import JOB, project_of
+from training.pushed import Watch, delete_predictions, predictions_of
 from training.tweak.apply import CHANGES_FILE, record_of
-from training.tweak.undo import Watch, delete_predictions, predictions_of, restore
+from training.tweak.undo import restore
 
 SHOWN = 20
 
