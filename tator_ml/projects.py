@@ -11,13 +11,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 from tator_ml.engine.segmenters import published
 from tator_sdk.errors import TatorError
 
 ASSISTS = ("refine", "classify")
 OUTPUTS = ("box", "polygon", "mask")
+Role = Literal["head", "qwen"]
+"""What a project has an active model for: the class head, and the model that is asked in words."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class ProjectChoices:
         segmenter: name of the one that answers.
         output: ``box``, ``polygon`` or ``mask``: what points are answered with, where the configuration has a tag
             for it.
+        qwen: id of the active tuned Qwen in its registry.
     """
 
     assists: tuple[str, ...] | None = None
@@ -40,28 +43,29 @@ class ProjectChoices:
     preload: bool | None = None
     segmenter: str | None = None
     output: str | None = None
+    qwen: str | None = None
 
 
 @dataclass(frozen=True)
 class Activation:
-    """One change of a project's head.
+    """One change of a project's model.
 
     Attributes:
         at: seconds since the epoch.
-        head: that became active, ``before`` the one it replaced; None is the default head.
+        version: that became active, ``before`` the one it replaced; None is the default model.
         why: ``gate``, ``person``, ``rollback``, …
         figures: what the decision rested on.
     """
 
     at: float
-    head: str | None
+    version: str | None
     before: str | None
     why: str
     figures: Mapping[str, Any]
 
 
 class Projects:
-    """Two small files for each project: its choices, replaced atomically, and the history of its heads."""
+    """A few small files for each project: its choices, replaced atomically, and the history of its models."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -86,6 +90,7 @@ class Projects:
             preload=kept.get("preload"),
             segmenter=kept.get("segmenter"),
             output=kept.get("output"),
+            qwen=kept.get("qwen"),
         )
 
     def choose(self, project_id: int, **choices: Any) -> ProjectChoices:
@@ -105,34 +110,54 @@ class Projects:
             return self._write(project_id, **choices)
 
     def activate(
-        self, project_id: int, head: str | None, why: str, figures: Mapping[str, Any] | None = None
+        self,
+        project_id: int,
+        version: str | None,
+        why: str,
+        figures: Mapping[str, Any] | None = None,
+        role: Role = "head",
     ) -> Activation:
-        """Make a head the project's and write down why."""
+        """Make a model the project's and write down why."""
         with self._alone(project_id):
-            change = Activation(time.time(), head, self.get(project_id).head, why, dict(figures or {}))
-            with self._history(project_id).open("a+b") as file:
+            before = getattr(self.get(project_id), role)
+            change = Activation(time.time(), version, before, why, dict(figures or {}))
+            with self._history(project_id, role).open("a+b") as file:
                 if file.tell() and _last_byte(file) != b"\n":  # the half line of a crash stays a line of its own
                     file.write(b"\n")
                 file.write(json.dumps(asdict(change)).encode() + b"\n")
-            self._write(project_id, head=head)
+            self._write(project_id, **{role: version})
         return change
 
-    def activations(self, project_id: int) -> list[Activation]:
-        """How the project's head changed, oldest first."""
+    def activations(self, project_id: int, role: Role = "head") -> list[Activation]:
+        """How the project's model changed, oldest first."""
         try:
-            lines = self._history(project_id).read_text().splitlines()
+            lines = self._history(project_id, role).read_text().splitlines()
         except FileNotFoundError:
             return []
         found = []
         for line in lines:
             try:
-                found.append(Activation(**json.loads(line)))
+                kept = json.loads(line)
+                if "head" in kept:  # written before there were other models than heads
+                    kept["version"] = kept.pop("head")
+                found.append(Activation(**kept))
             except (ValueError, TypeError):  # the last line of a crash
                 continue
         return found
 
-    def _history(self, project_id: int) -> Path:
-        return self._folder / f"{project_id}.heads.jsonl"
+    def active_one_after_the_other(self, project_id: int, role: Role = "head") -> list[str | None]:
+        """Versions to go back through, the one that is active last; a rollback has taken one away."""
+        history = self.activations(project_id, role)
+        stack = [history[0].before] if history else []
+        for one in history:
+            if one.why == "rollback" and len(stack) > 1:
+                stack.pop()
+            if one.version != stack[-1]:  # what is activated again is no step
+                stack.append(one.version)
+        return stack
+
+    def _history(self, project_id: int, role: Role) -> Path:
+        return self._folder / f"{project_id}.{role}{'s' if role == 'head' else ''}.jsonl"
 
     def _write(self, project_id: int, **choices: Any) -> ProjectChoices:
         chosen = replace(self.get(project_id), **choices)

@@ -179,7 +179,7 @@ def history(project: Project, home: Home = None) -> None:
     for one in reversed(changes):
         figures = part(one.figures)
         compared = (figure(figures.get("candidate")), figure(figures.get("active")))
-        table.add_row(moment(one.at), one.head or OWN, one.before or OWN, escape(one.why), *compared)
+        table.add_row(moment(one.at), one.version or OWN, one.before or OWN, escape(one.why), *compared)
     Console(highlight=False).print(table)
 
 

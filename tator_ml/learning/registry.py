@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from tator_ml.engine.head import METADATA_FILE, WEIGHTS_FILE, Head, write_whole
-from tator_ml.projects import Activation, Projects
+from tator_ml.projects import Projects
 from tator_sdk.errors import TatorError
 
 REPORT_FILE, EXAMPLES_FILE = "report.json", "examples.json"
@@ -169,7 +169,7 @@ class HeadRegistry:
         Raises:
             RegistryError: nothing was active before.
         """
-        stack = _stack(self._projects.activations(project))
+        stack = self._projects.active_one_after_the_other(project)
         if len(stack) < 2:
             raise RegistryError(f"Project {project} has no earlier head to go back to.")
         before = stack[-2]
@@ -234,17 +234,6 @@ class HeadRegistry:
             if (found := re.fullmatch(re.escape(prefix) + r"(\d+)-[0-9a-f]{6}", path.name))
         ]
         return f"{prefix}{max(numbers, default=0) + 1}-{head.digest[:6]}"
-
-
-def _stack(history: Sequence[Activation]) -> list[str | None]:
-    """Heads that were active one after the other, the one that is active last; a rollback takes one away."""
-    stack = [history[0].before] if history else []
-    for one in history:
-        if one.why == "rollback" and len(stack) > 1:
-            stack.pop()
-        if one.head != stack[-1]:  # what is activated again is no step
-            stack.append(one.head)
-    return stack
 
 
 def _json(value: object) -> bytes:

@@ -45,8 +45,8 @@ def test_threads_that_choose_different_things_lose_nothing(tmp_path: Path) -> No
         thread.join()
     assert Projects(tmp_path).get(1) == ProjectChoices(("refine",), "head-39", 39)
     history = Projects(tmp_path).activations(1)
-    assert [one.head for one in history] == [f"head-{number}" for number in range(40)]
-    assert [one.before for one in history[1:]] == [one.head for one in history[:-1]]
+    assert [one.version for one in history] == [f"head-{number}" for number in range(40)]
+    assert [one.before for one in history[1:]] == [one.version for one in history[:-1]]
 
 
 def test_processes_that_activate_at_once_write_one_history(tmp_path: Path) -> None:
@@ -57,8 +57,8 @@ def test_processes_that_activate_at_once_write_one_history(tmp_path: Path) -> No
     running = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path), name], cwd=ROOT) for name in "ab"]
     assert [process.wait(60) for process in running] == [0, 0]
     history = Projects(tmp_path).activations(1)
-    assert len(history) == 80 and Projects(tmp_path).get(1).head == history[-1].head
-    assert [one.before for one in history] == [None, *(one.head for one in history[:-1])]
+    assert len(history) == 80 and Projects(tmp_path).get(1).head == history[-1].version
+    assert [one.before for one in history] == [None, *(one.version for one in history[:-1])]
 
 
 def test_half_a_line_of_a_crash_spoils_no_other(tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_half_a_line_of_a_crash_spoils_no_other(tmp_path: Path) -> None:
         file.write('{"at": 1.0, "head": "b"')
     projects.activate(1, "c", "gate", {"candidate": 0.5})
     projects.activate(1, "d", "person")
-    assert [one.head for one in projects.activations(1)] == ["a", "c", "d"]
+    assert [one.version for one in projects.activations(1)] == ["a", "c", "d"]
     assert projects.activations(1)[1].figures == {"candidate": 0.5}
 
 

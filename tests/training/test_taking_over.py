@@ -140,7 +140,7 @@ def test_a_good_first_head_is_taken(project: Project) -> None:
     assert project.active() == entry.version and gate["active"] is None and gate["active_version"] is None
     assert gate["candidate"] == project.score(entry, entry) > max(gate["luck"], gate["majority"])
     (change,) = project.history()
-    assert (change.head, change.before, change.why) == (entry.version, None, "gate")
+    assert (change.version, change.before, change.why) == (entry.version, None, "gate")
     assert change.figures["candidate"] == gate["candidate"]
 
 
@@ -179,7 +179,7 @@ def test_a_better_head_of_more_data_takes_over_with_both_figures(project: Projec
     first = project.train("blurred")
     project.label(150)
     second = project.train("blurred")
-    assert [one.head for one in project.history()] == [first.version, second.version] and project.active()
+    assert [one.version for one in project.history()] == [first.version, second.version] and project.active()
     gate, figures = second.report["gate"], project.history()[-1].figures
     assert gate["active_version"] == first.version
     assert gate["candidate"] > gate["active"] > gate["luck"]

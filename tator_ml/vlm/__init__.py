@@ -1,0 +1,1 @@
+"""Vision-language models: objects asked for in words. Only ``model`` needs torch."""
