@@ -12,10 +12,10 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from tator_ml.asking import AnswersAsks
 from tator_ml.engine.client import EngineAway
 from tator_ml.engine.messages import Answer, Ask, Busy
 from tator_ml.images.fetch import ImageRef
-from tator_ml.tweaking import AnswersAsks
 from tator_sdk.patience import WAITS_SECONDS
 from tator_sdk.push import PredictionsOfVersion, Pushed
 from tator_sdk.settings import Settings

@@ -15,13 +15,13 @@ from typing import Any, Protocol
 from label_config.errors import LabelConfigError
 from label_config.interface import Interface
 from label_config.reader import read_cached
+from tator_ml.asking import AnswersAsks
 from tator_ml.engine.client import EngineClient
 from tator_ml.engine.head import write_whole
 from tator_ml.engine.messages import Status
 from tator_ml.images.fetch import ImageFetcher
 from tator_ml.learning.stores import head_registry, image_store, project_choices
 from tator_ml.standing import class_named
-from tator_ml.tweaking import AnswersAsks
 from tator_sdk.errors import TatorError
 from tator_sdk.push import Pushed
 from tator_sdk.requests import Tweak
