@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -51,10 +52,20 @@ def machine() -> str:
     return f"{name}, {platform.system()} {platform.release()}"
 
 
-def publish(bench: str, figures: list[Figure]) -> int:
-    """Print the figures, write them to ``results/<bench>.json``, return the exit code."""
-    for figure in figures:
+def publish(bench: str, measured: Iterable[Figure]) -> int:
+    """Print each figure as it comes, keep what there is in ``results/<bench>.json``, return the exit code.
+
+    Where a later part fails, what the earlier ones measured is printed and written already.
+    """
+    figures: list[Figure] = []
+    for figure in measured:
         print(json.dumps(figure.as_json()), flush=True)
+        figures.append(figure)
+        _write(bench, figures)
+    return 0 if all(figure.holds for figure in figures) else 1
+
+
+def _write(bench: str, figures: list[Figure]) -> None:
     RESULTS.mkdir(exist_ok=True)
     versions = {}
     for package in PACKAGES:
@@ -70,4 +81,3 @@ def publish(bench: str, figures: list[Figure]) -> int:
         "figures": [figure.as_json() for figure in figures],
     }
     (RESULTS / f"{bench}.json").write_text(json.dumps(content, indent=2) + "\n")
-    return 0 if all(figure.holds for figure in figures) else 1
