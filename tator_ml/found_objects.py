@@ -87,9 +87,7 @@ def named(
 def vocabulary(output: Control) -> tuple[str, ...]:
     """What a model is asked for when all classes are meant: of each its first ``predicted_values``, else itself."""
     classes = set(output.classes)
-    names = (
-        next(iter(label.predicted_values), label.value) for label in output.labels if label.value in classes
-    )
+    names = (next(iter(label.predicted_values), label.value) for label in output.labels if label.value in classes)
     return tuple(dict.fromkeys(names))
 
 

@@ -1,4 +1,4 @@
-"""Kept words: asked again whenever Label Studio asks about a task without a prompt, by opening it or for a selection."""
+"""Kept words: asked again whenever Label Studio asks about a task without a prompt, opened or of a selection."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from dataclasses import asdict
 from time import monotonic
 from typing import Any
 
-from label_config.errors import UnknownTag
-from label_config.interface import Interface
+from label_config.interface import Control, Interface
 from label_config.word_options import word_options
 from tator_ml.assists import AssistError
 from tator_ml.commands import Done
@@ -19,13 +18,14 @@ from tator_ml.projects import KeptWords, ProjectChoices
 from tator_ml.services import Services
 from tator_ml.typed_words import ENGINE_SHARE, in_time, said_of
 from tator_ml.words import Manner, Worded, WordFinder
+from tator_sdk.errors import TatorError
 
 Json = Mapping[str, Any]
 LEAST_SECONDS = 2.0  # with less left of a request, a task is not begun
 
 
-class OutOfTime(Exception):
-    """A request's time does not suffice for another task; that one is asked about again."""
+class OutOfTime(TatorError):
+    """A request's time does not suffice for another task."""
 
 
 class KeptAnswers:
@@ -69,13 +69,7 @@ class KeptAnswers:
         """
         if self._looked_at and task.get("annotations"):
             return None
-        try:
-            prompt = interface.control(self._words.field)
-        except UnknownTag as error:
-            raise AssistError(
-                f"The kept words '{self._words.text}' were typed into '{self._words.field}', which the labelling "
-                f"configuration does not have any more: `tator words --project {self._project} --forget`."
-            ) from error
+        prompt = self._field(interface)
         options = word_options(prompt.options)
         model = self._services.qwen.active(self._project)
         mark = mark_of(self._words, asdict(options), model.id)
@@ -85,7 +79,10 @@ class KeptAnswers:
         ):
             return None
         if (left := self._until - monotonic()) < self._longest:
-            raise OutOfTime
+            raise OutOfTime(
+                "There was no time for the other pictures: retrieve predictions for them again, or let "
+                f"`tator prelabel qwen --project {self._project}` go over the whole project."
+            )
         agreement = self._services.settings.guard_agreement
         image_name = prompt.to_name[0]
         manner = Manner.of(interface, prompt, image_name, options, self._choices, model, agreement)
@@ -105,6 +102,18 @@ class KeptAnswers:
             self._services.kept_in_vain.remember(task.get("id"), mark)
             return None
         return Done(worded.regions, "", f"{worded.model_version}{mark}", worded.was_warm)
+
+    def _field(self, interface: Interface) -> Control:
+        """The prompt field whose options hold."""
+        fields = [one for one in interface.controls if one.takes == "text"]
+        wanted = self._words.field
+        prompt = next((one for one in fields if wanted in ("", one.name)), None)
+        if prompt is None:
+            raise AssistError(
+                f"The labelling configuration has no prompt field '{wanted}' for the kept words "
+                f"'{self._words.text}'; `tator words --project {self._project} --forget` ends them."
+            )
+        return prompt
 
 
 def mark_of(words: KeptWords, options: Json, model: str) -> str:

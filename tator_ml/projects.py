@@ -28,11 +28,11 @@ class KeptWords:
 
     Attributes:
         text: as typed; empty for all classes.
-        field: name of the prompt field whose options hold for them.
+        field: name of the prompt field whose options hold for them; empty for the configuration's first.
     """
 
     text: str
-    field: str
+    field: str = ""
 
 
 @dataclass(frozen=True)

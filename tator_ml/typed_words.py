@@ -35,9 +35,7 @@ def find(typed: Typed) -> Done:
     options = word_options(typed.control.options)
     model = services.qwen.active(typed.project)
     agreement = services.settings.guard_agreement
-    manner = Manner.of(
-        typed.interface, typed.control, typed.image_name, options, typed.choices, model, agreement
-    )
+    manner = Manner.of(typed.interface, typed.control, typed.image_name, options, typed.choices, model, agreement)
     words = all_or(typed.argument, manner.interface.labels)
     standing, unclear = _standing(typed)
     ref = typed.fetch()
@@ -102,7 +100,7 @@ def said_of(worded: Worded, words: str, seconds: float) -> str:
     """An answer for the strip."""
     counted = ", ".join(f"{count} {label}" for label, count in worded.counts.items())
     what = f"'{words[:60]}'" if words else "any class"
-    found = counted or f"nothing found for {what}"
+    found = counted or f"nothing {'new' if worded.standing else 'found'} for {what}"
     return "; ".join([f"{found} in {seconds:.1f} s", *worded.left_out])
 
 

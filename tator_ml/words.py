@@ -1,7 +1,7 @@
 """Words → regions of one picture: what a prompt field, kept words and a job over a project share.
 
-The words become a prompt in the active model's style, its detections get the configuration's labels, and boxes or points
-go through the segmenter and the class head as the mode asks.
+The words become a prompt in the active model's style, its detections get the configuration's labels, and boxes or
+points go through the segmenter and the class head as the mode asks.
 """
 
 from __future__ import annotations
@@ -90,9 +90,7 @@ class Manner:
         if chosen is None and choices.assists is not None:
             chosen = frozenset(choices.assists)
         classify = chosen is None or "classify" in chosen
-        return cls(
-            interface, output, image_name, options, model, choices.segmenter, choices.head, classify, agreement
-        )
+        return cls(interface, output, image_name, options, model, choices.segmenter, choices.head, classify, agreement)
 
     @property
     def style(self) -> PromptStyle:

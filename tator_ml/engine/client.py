@@ -12,7 +12,18 @@ from typing import Any, Protocol
 import numpy as np
 
 from tator_ml.engine.masks import SegmentAsk, Segmented
-from tator_ml.engine.messages import Answer, Ask, EmbedAsk, Embedded, EngineError, Status, UnknownHead, UnknownImage
+from tator_ml.engine.messages import (
+    Answer,
+    Ask,
+    DetectAsk,
+    Detected,
+    EmbedAsk,
+    Embedded,
+    EngineError,
+    Status,
+    UnknownHead,
+    UnknownImage,
+)
 from tator_ml.engine.wire import ANSWER, ASK, EMBED_ASK, ERRORS, SEGMENT_ASK, STATUS, connect, receive, send
 from tator_ml.images.store import ImageStore
 from tator_sdk.settings import Settings
@@ -32,6 +43,10 @@ class Answers(Protocol):
 
     def answer(self, ask: Ask) -> Answer:
         """Answer an annotator's prompts."""
+        ...
+
+    def detect(self, ask: DetectAsk) -> Detected:
+        """Ask a vision-language model."""
         ...
 
     def warm(self, image: str, segmenter: str | None = None, group: str = "") -> bool:

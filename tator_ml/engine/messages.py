@@ -311,3 +311,44 @@ class Status:
             return self.model_version
         known = {one.name: one.version for one in self.segmenters}
         return f"{known.get(segmenter, segmenter) if segmenter else self.segmenter}+{head or self.head}"
+
+
+@dataclass(frozen=True)
+class DetectAsk:
+    """One question in words about one picture."""
+
+    image: str
+    system: str
+    user: str
+    output: Literal["bbox", "point"] = "bbox"
+    model: str | None = None
+    max_new_tokens: int | None = None
+    max_results: int = 8
+    seconds: float | None = None
+    lane: Literal["click", "batch"] = "click"
+    task: str = ""
+    prompt_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Detection:
+    """One object in pixels of the picture."""
+
+    label: str
+    xyxy: Xyxy | None = None
+    point: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Detected:
+    """What a model found."""
+
+    found: tuple[Detection, ...]
+    text: str
+    ended: Literal["end", "length", "time", "cancelled"]
+    complete: bool
+    problems: tuple[str, ...]
+    tokens: int
+    seconds: float
+    model_version: str
+    size_wh: tuple[int, int]

@@ -1,4 +1,4 @@
-"""Verbs about a running Tator: ``status``, ``segmenter``, ``budget``."""
+"""Verbs about a running Tator: ``status``, ``segmenter``, ``words``, ``budget``."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ def register(app: typer.Typer) -> None:
     """Add the verbs."""
     app.command()(status)
     app.command()(segmenter)
+    app.command()(words)
     app.command()(budget)
 
 
@@ -67,6 +68,29 @@ def segmenter(
     there = api.get("segmenters")
     said = f"{chosen}" if chosen else f"{there['default']} (the default)"
     Console(highlight=False).print(f"project {project}: {escape(said)}; there are {', '.join(there['names'])}")
+
+
+def words(
+    project: Annotated[int, typer.Option("--project", "-p", help="The project's number in Label Studio's address.")],
+    keep: Annotated[str | None, typer.Option(metavar="WORDS", help="Keep these; 'all' for all classes.")] = None,
+    field: Annotated[str, typer.Option(help="Prompt field whose options hold. Default: the first.")] = "",
+    forget: Annotated[bool, typer.Option("--forget", help="Keep none any more.")] = False,
+    backend: Backend = None,
+) -> None:
+    """Show the words that are asked on every next picture of a project; keep others, or forget them.
+
+    Example: tator words --project 3 --keep "car, bus"
+    """
+    if forget and keep is not None:
+        raise TatorError("--keep and --forget exclude each other; give one of them.")
+    api, route = ControlApi(Settings(), backend), f"projects/{project}"
+    if keep is not None:
+        text = "" if keep.strip().lower() == "all" else keep.strip()
+        chosen = api.put(route, {"words": {"text": text, "field": field}})["words"]
+    else:
+        chosen = (api.put(route, {"words": None}) if forget else api.get(route))["words"]
+    said = f"'{chosen['text'] or 'all'}' is asked on every next picture" if chosen else "no words are kept"
+    Console(highlight=False).print(f"project {project}: {escape(said)}")
 
 
 def budget(
