@@ -98,7 +98,35 @@ class Settings(BaseSettings):
     torch_threads: int = Field(0, ge=0, le=256, description="CPU threads of the engine; 0 lets torch choose.")
 
     segmenter_idle_seconds: float = Field(
-        600.0, gt=0, description="A segmenter that no project asked for during this time gives its memory back."
+        600.0,
+        gt=0,
+        description="A model that nobody asked for during this time, segmenter or Qwen, gives its memory back.",
+    )
+
+    qwen_model_name: str = Field(
+        "Qwen/Qwen2.5-VL-3B-Instruct",
+        validation_alias=_named("qwen_model_name", "QWEN_MODEL_NAME"),
+        description="Model asked in words where a project has none of its own: a hub id or a folder.",
+    )
+    qwen_device: str = Field(
+        "auto",
+        validation_alias=_named("qwen_device", "QWEN_DEVICE"),
+        description="Its device: cpu, cuda, cuda:1 or mps; auto for the engine's own.",
+    )
+    qwen_max_new_tokens: int = Field(
+        768,
+        ge=1,
+        le=16_384,
+        validation_alias=_named("qwen_max_new_tokens", "QWEN_MAX_NEW_TOKENS"),
+        description="Longest answer, in tokens.",
+    )
+    qwen_min_visual_tokens: int = Field(
+        256, ge=4, le=16_384, description="What a picture is enlarged to: one for 28 by 28 pixels (Qwen3-VL: 32 by 32)."
+    )
+    qwen_max_visual_tokens: int = Field(1280, ge=4, le=16_384, description="… and what it is reduced to.")
+    # bfloat16 is what the models are published in, but on CPUs without its instructions it is ten times slower
+    qwen_precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="What it computes in; auto: bfloat16 on accelerators, float32 on CPUs."
     )
 
     warm_bytes: int = Field(512 * 2**20, ge=0, description="Memory for embeddings of warm images.")

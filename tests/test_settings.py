@@ -19,6 +19,18 @@ def test_names_of_the_original_keep_working(monkeypatch: pytest.MonkeyPatch) -> 
     assert Settings().segmenter == "mobile_sam", "our own name goes before"
 
 
+@pytest.mark.parametrize("prefix", ["", "TATOR_"])
+def test_qwen_settings_have_both_spellings(monkeypatch: pytest.MonkeyPatch, prefix: str) -> None:
+    default = Settings()
+    assert default.qwen_model_name == "Qwen/Qwen2.5-VL-3B-Instruct"
+    assert (default.qwen_device, default.qwen_max_new_tokens) == ("auto", 768)
+    for name, value in {"MODEL_NAME": "/models/qwen", "DEVICE": "cuda:1", "MAX_NEW_TOKENS": "99"}.items():
+        monkeypatch.setenv(f"{prefix}QWEN_{name}", value)
+    settings = Settings()
+    assert (settings.qwen_model_name, settings.qwen_device) == ("/models/qwen", "cuda:1")
+    assert settings.qwen_max_new_tokens == 99
+
+
 def test_settings_travel_to_the_processes_they_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     sent = Settings(
         home=tmp_path,

@@ -13,8 +13,15 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from tator_ml.engine.detections import DetectAsk, Detected, Detection, VlmStatus
 from tator_sdk.errors import TatorError
 from tator_sdk.geometry import MaskArray, Xyxy
+
+__all__ = [
+    "Answer", "Ask", "Busy", "DetectAsk", "Detected", "Detection", "EmbedAsk", "Embedded", "EngineError", "Found",
+    "ImageBoxes", "OutOfMemory", "PackedMask", "Prompt", "SegmenterStatus", "Status", "Superseded", "UnknownHead",
+    "UnknownImage", "Verdict", "VlmStatus", "WarmStatus",
+]  # fmt: skip
 
 
 class EngineError(TatorError):
@@ -251,7 +258,7 @@ class Status:
         ready: whether the models are loaded.
         device: its name.
         model_version: of the engine's own segmenter and head.
-        waiting: how much waits, by lane (``click``, ``preload``, ``batch``).
+        waiting: how much waits, by lane (``click``, ``preload``, ``words``, ``batch``).
         warm: pictures in memory, most recently used first.
         budget_bytes: of memory for them.
         encodings: how often a picture was encoded since the start.
@@ -267,6 +274,7 @@ class Status:
         device_bytes: memory of the accelerator held by this process; None without one, as
             ``device_free_bytes`` and ``device_total_bytes``.
         segmenters: those that were asked for.
+        vlms: vision-language models that were asked for.
         memory_steps: how often memory ran short and what was given up, by name of the step.
         superseded: requests dropped because a newer one contained them.
         dropped_preloads: preloads dropped before they started.
@@ -296,6 +304,7 @@ class Status:
     device_free_bytes: int | None = None
     device_total_bytes: int | None = None
     segmenters: tuple[SegmenterStatus, ...] = ()
+    vlms: tuple[VlmStatus, ...] = ()
     memory_steps: dict[str, int] = field(default_factory=dict)
     superseded: int = 0
     dropped_preloads: int = 0

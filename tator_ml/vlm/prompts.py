@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 from label_config.names import STRENGTHS, same_name
 from tator_ml.vlm.parsing import Output
@@ -99,6 +100,19 @@ def compose(text: str, classes: Sequence[str], style: PromptStyle, output: Outpu
     if not items:
         raise NothingToLookFor("Type what to look for: the labelling configuration has no classes to take instead.")
     return Composed(style.system_prompt, _with_format(_filled(style, items), output), items)
+
+
+def messages(asked: Composed) -> list[dict[str, Any]]:
+    """A question as processors' chat templates take it: the system message where there is one, the picture, the words.
+
+    Marks of special tokens (``<|im_end|>``) are taken apart, so that nobody's words end a message or add a picture.
+    """
+    user = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": _plain(asked.user)}]}
+    return [{"role": "system", "content": _plain(asked.system)}, user] if asked.system else [user]
+
+
+def _plain(text: str) -> str:
+    return text.replace("<|", "< |")
 
 
 def bare_list(text: str, classes: Sequence[str] = ()) -> tuple[str, ...] | None:
