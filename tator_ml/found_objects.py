@@ -10,7 +10,7 @@ from typing import Any
 from PIL.Image import DecompressionBombError
 
 from label_config.interface import Control, Interface
-from tator_ml.engine.messages import Detection
+from tator_ml.engine.detections import Detection
 from tator_sdk.annotations import labels_of, region_box, size_of
 from tator_sdk.geometry import Xyxy, iou_xyxy
 from tator_sdk.regions import RegionError

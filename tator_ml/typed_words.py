@@ -10,6 +10,7 @@ from time import monotonic
 from label_config.word_options import word_options
 from tator_ml.assists import AssistError
 from tator_ml.commands import Done, Typed, on_screen
+from tator_ml.engine.messages import EngineError
 from tator_ml.found_objects import Placed, placed_regions
 from tator_ml.images.decode import ImageError
 from tator_ml.projects import KeptWords
@@ -81,7 +82,7 @@ def in_time(
     try:
         while True:
             passed = monotonic() - begun
-            services.notices.progressed(project, f"{finder.doing}, {passed:.0f} s…")
+            services.notices.progressed(project, f"{finder.doing}, {_tokens(services)}{passed:.0f} s…")
             try:
                 return asking.result(max(0.05, min(TICK_SECONDS, seconds - passed)))
             except FutureTimeout:
@@ -94,6 +95,15 @@ def in_time(
     finally:
         services.notices.progressed(project, None)
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _tokens(services: Services) -> str:
+    """How much the model has written so far, in words; nothing where that is not known."""
+    try:
+        writing = [one.writing for one in services.engine.status().vlms if one.writing]
+    except EngineError:
+        return ""
+    return f"{max(writing)} tokens, " if writing else ""
 
 
 def said_of(worded: Worded, words: str, seconds: float) -> str:

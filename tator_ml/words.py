@@ -17,7 +17,8 @@ from label_config.interface import Control, Interface
 from label_config.word_options import MOST_RESULTS, WordOptions
 from tator_ml.asking import AnswersAsks, answer_or_without_class
 from tator_ml.assists import Assist, AssistError, choose_output, needs_mask, write_regions
-from tator_ml.engine.messages import Ask, DetectAsk, Detected, Found, Prompt
+from tator_ml.engine.detections import DetectAsk, Detected
+from tator_ml.engine.messages import Ask, Found, Prompt
 from tator_ml.found_objects import Named, Placed, named, vocabulary
 from tator_ml.images.fetch import ImageRef
 from tator_ml.projects import ProjectChoices
