@@ -192,6 +192,7 @@ class WordFinder:
         lane: str = "click",
         task: str = "",
         prompt_ids: tuple[str, ...] = (),
+        strict: bool = True,
     ) -> Worded:
         """Find what the words name.
 
@@ -203,6 +204,7 @@ class WordFinder:
             lane: ``click`` where somebody waits, ``batch`` for a job.
             task: in whose place a newer question comes; empty for none.
             prompt_ids: of the question.
+            strict: an answer that cannot be read is an error; else it has no objects.
 
         Raises:
             NothingToLookFor: neither words nor classes.
@@ -230,7 +232,7 @@ class WordFinder:
                 prompt_ids=prompt_ids,
             )
         )
-        if not detected.found and not detected.complete and detected.ended == "end":
+        if strict and not detected.found and not detected.complete and detected.ended == "end":
             shown = " ".join(detected.text.split())[:80]
             raise AssistError(f"{manner.model_name} answered nothing that can be read ('{shown}'); ask in other words.")
         worded = Worded(detected, composed.items, detected.model_version)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from training.cli import polygons, relabel, train, tweak, warm
+from training.cli import polygons, prelabel, relabel, train, tweak, warm
 
 
 def register(app: typer.Typer) -> None:
@@ -14,3 +14,4 @@ def register(app: typer.Typer) -> None:
     tweak.register(app)
     warm.register(app)
     polygons.register(app)
+    prelabel.register(app)

@@ -29,14 +29,14 @@ Request = TypeVar("Request", bound=JobRequest)
 Report = dict[str, Any]
 
 
-def made(model: type[Request], **fields: Any) -> Request:
+def made(kind: type[Request], /, **fields: Any) -> Request:
     """A request from options.
 
     Raises:
         typer.BadParameter: they do not go together.
     """
     try:
-        return model(**fields)
+        return kind(**fields)
     except ValidationError as error:
         first = error.errors()[0]
         hint = option_name(str(first["loc"][0])) if first["loc"] else None
