@@ -82,11 +82,6 @@ class Settings(BaseSettings):
         validation_alias=_named("encoder", "CLIP_MODEL_NAME"),
         description="Image encoder of class heads: starter, open_clip:NAME, transformers:ID or a folder, timm:NAME.",
     )
-    qwen_model_name: str = Field(
-        "Qwen/Qwen2.5-VL-3B-Instruct",
-        validation_alias=_named("qwen_model_name", "QWEN_MODEL_NAME"),
-        description="Qwen2.5-VL or Qwen3-VL that is asked in words: a hub id, or a folder.",
-    )
     head: Path | None = Field(None, description="Folder of the class head. Default: the starter's.")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1 or mps.")
     offline: bool = Field(False, description="Never ask a model hub; weights come from paths only.")
