@@ -101,7 +101,7 @@ class Settings(BaseSettings):
     qwen_model_name: str = Field(
         "Qwen/Qwen2.5-VL-3B-Instruct",
         validation_alias=_named("qwen_model_name", "QWEN_MODEL_NAME"),
-        description="Model asked in words where a project has none of its own: a hub id or a folder.",
+        description="Qwen2.5-VL or Qwen3-VL that is asked in words: a hub id, or a folder.",
     )
     qwen_device: str = Field(
         "auto",

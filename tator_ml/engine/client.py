@@ -24,7 +24,19 @@ from tator_ml.engine.messages import (
     UnknownHead,
     UnknownImage,
 )
-from tator_ml.engine.wire import ANSWER, ASK, EMBED_ASK, ERRORS, SEGMENT_ASK, STATUS, connect, receive, send
+from tator_ml.engine.wire import (
+    ANSWER,
+    ASK,
+    DETECT_ASK,
+    DETECTED,
+    EMBED_ASK,
+    ERRORS,
+    SEGMENT_ASK,
+    STATUS,
+    connect,
+    receive,
+    send,
+)
 from tator_ml.images.store import ImageStore
 from tator_sdk.settings import Settings
 
@@ -43,10 +55,6 @@ class Answers(Protocol):
 
     def answer(self, ask: Ask) -> Answer:
         """Answer an annotator's prompts."""
-        ...
-
-    def detect(self, ask: DetectAsk) -> Detected:
-        """Ask a vision-language model."""
         ...
 
     def warm(self, image: str, segmenter: str | None = None, group: str = "") -> bool:
@@ -75,6 +83,14 @@ class Answers(Protocol):
 
     def embed(self, ask: EmbedAsk) -> Embedded:
         """Embed boxes in the batch lane."""
+        ...
+
+    def detect(self, ask: DetectAsk) -> Detected:
+        """Ask a vision-language model in words."""
+        ...
+
+    def stop_detecting(self, task: str) -> int:
+        """Take back all questions in words of a task."""
         ...
 
     def encoder_version(self, name: str) -> str:
@@ -142,6 +158,22 @@ class EngineClient:
         message = {"call": "segment", "ask": SEGMENT_ASK.dump_python(ask, mode="json")}
         about, frames = self._supplied(message, [ask.image])
         return Segmented.load(about, frames[0])
+
+    def detect(self, ask: DetectAsk) -> Detected:
+        """Ask a vision-language model in words; where this process ends meanwhile, so does the model.
+
+        Raises:
+            Superseded: a newer question of the task is answered in this one's place.
+            Stopped: it was taken back.
+            EngineError: with a sentence.
+            ImageError: the picture cannot be decoded.
+        """
+        message = {"call": "detect", "ask": DETECT_ASK.dump_python(ask, mode="json")}
+        return DETECTED.validate_python(self._supplied(message, [ask.image])[0])
+
+    def stop_detecting(self, task: str) -> int:
+        """Take back all questions in words of a task; returns how many."""
+        return int(self._call({"call": "stop_detecting", "task": task})[0])
 
     def encoder_version(self, name: str) -> str:
         """Version of the encoder of a name, which the engine loads if need be."""

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import nullcontext
@@ -17,12 +17,15 @@ from tator_ml.engine import encoders, segmenters
 from tator_ml.engine.answering import answered
 from tator_ml.engine.batch_segment import BatchSegmenter, SegmentAsk, Segmented
 from tator_ml.engine.classify import Classifier
+from tator_ml.engine.detecting import Detector
 from tator_ml.engine.embedding import Stepper, cut_crops
 from tator_ml.engine.lanes import About, Lane, Lanes
 from tator_ml.engine.memory import Frugal, Ladder, device_bytes, give_back, process_bytes
 from tator_ml.engine.messages import (
     Answer,
     Ask,
+    DetectAsk,
+    Detected,
     EmbedAsk,
     Embedded,
     EngineError,
@@ -36,6 +39,7 @@ from tator_ml.engine.refine import Guard
 from tator_ml.engine.segmenters.base import Segmenter
 from tator_ml.engine.store import EmbeddingStore
 from tator_ml.engine.supply import Prepared, Supply
+from tator_ml.engine.vlms import Vlms, registered_vlms
 from tator_ml.engine.warm import WarmImage, WarmImages
 from tator_ml.images.store import ImageStore
 from tator_ml.lease import ClickLease
@@ -55,6 +59,7 @@ class Engine:
         classifier: Classifier | None,
         device: str = "cpu",
         models: ClassModels | None = None,
+        vlms: Vlms | None = None,
     ) -> None:
         """Start the device's thread, and those that prepare and tidy.
 
@@ -65,6 +70,7 @@ class Engine:
             classifier: classifies for projects without a head of their own; None leaves the drawn class.
             device: its name, for the status.
             models: encoders and heads for projects that have one; by default encoders load on ``device``.
+            vlms: models that are asked in words; by default those of the registry, on the device of the settings.
         """
         self._settings = settings
         self._images = images
@@ -86,6 +92,8 @@ class Engine:
         )
         self._batches = BatchSegmenter(self._lanes, self._supply, self._lease)
         self._ladder = Ladder(self._relief)
+        self._vlms = vlms or registered_vlms(settings, device)
+        self._detector = Detector(settings, self._lanes, self._supply, self._vlms, self._ladder)
         self._preloader = Preloader(self._lanes, self._segmenter, self._supply)
         self._came_from: Counter[str] = Counter()
         self._last_click: float | None = None
@@ -233,6 +241,20 @@ class Engine:
         """
         return self._batches.segment(self._segmenter(ask.segmenter), ask)
 
+    def detect(self, ask: DetectAsk, abandoned: Callable[[], bool] = lambda: False) -> Detected:
+        """Ask a vision-language model in words; see :meth:`Detector.detect`, which has the errors.
+
+        Args:
+            ask: the question; a person's goes before all jobs, and clicks go first while it is answered.
+            abandoned: looked at now and then; True ends it.
+        """
+        with self._lease.held() if ask.lane == "click" else nullcontext():
+            return self._detector.detect(ask, abandoned)
+
+    def stop_detecting(self, task: str) -> int:
+        """Take back all questions in words of a task; returns how many."""
+        return self._detector.stop(task)
+
     def encoder_version(self, name: str) -> str:
         """Version of the encoder of a name, which is loaded if need be."""
         return self._models.encoder(name).version
@@ -271,6 +293,7 @@ class Engine:
             device_free_bytes=free,
             device_total_bytes=total,
             segmenters=self._segmenters.status(),
+            vlms=self._vlms.status(),
             memory_steps=dict(self._ladder.steps),
             superseded=self._lanes.superseded,
             dropped_preloads=self._lanes.dropped,
@@ -335,7 +358,7 @@ class Engine:
             yield "preloads dropped"
         if self._supply.warm.halve():
             yield "warm pictures halved"
-        if self._release(0.0, segmenter) + self._models.release():
+        if self._release(0.0, segmenter or self._segmenters.default) + self._models.release() + self._vlms.release(0.0):
             yield "idle models released"
 
     def _release(self, idle_seconds: float, keep: str | None = None) -> int:
@@ -349,7 +372,7 @@ class Engine:
         """Release what nobody uses, now and then."""
         patience = self._settings.segmenter_idle_seconds
         while not self._closed.wait(min(patience / 2, 30.0)):
-            if self._release(patience):
+            if self._release(patience) + self._vlms.release(patience):
                 give_back()
 
 

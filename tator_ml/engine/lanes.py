@@ -1,4 +1,4 @@
-"""Three lanes to one device: a click overtakes preloads, a preload overtakes batches.
+"""Four lanes to one device: a click overtakes preloads, these overtake questions in words, and all overtake batches.
 
 One thread does the work, so a model is never asked twice at once; whatever waits longest in the
 best lane comes next. Work that takes long is cut into steps by whoever submits it, or calls
@@ -34,7 +34,8 @@ class Lane(IntEnum):
 
     CLICK = 0
     PRELOAD = 1
-    BATCH = 2
+    WORDS = 2
+    BATCH = 3
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class Lanes:
         Args:
             limits: how much may wait in each lane; more is refused as busy.
         """
-        self._limits = limits or {Lane.CLICK: 64, Lane.PRELOAD: 32, Lane.BATCH: 256}
+        self._limits = limits or {Lane.CLICK: 64, Lane.PRELOAD: 32, Lane.WORDS: 32, Lane.BATCH: 256}
         self._order = itertools.count()
         self._changed = threading.Condition()
         self._waiting: dict[int, Ticket] = {}
@@ -157,15 +158,21 @@ class Lanes:
             one.future.cancel()
         return len(gone)
 
-    def pause(self) -> None:
+    def pause(self, words: bool = False) -> None:
         """Do first what waits in better lanes than the work that calls; from any other thread nothing happens.
 
         The encoding of a picture takes seconds on a CPU and can be left between two blocks of its network, so a
         click that comes meanwhile waits for one block instead of for all of them.
+
+        Args:
+            words: let questions in words go first, too. They take long, and an encoding that was left for one would
+                have clicks on its picture wait for both.
         """
         if threading.current_thread() is not self._thread or not self._running:
             return
         lane = self._running[-1].lane
+        if not words and lane > Lane.WORDS:
+            lane = Lane.WORDS
         # read without the lock: what comes a moment too late is seen at the next pause
         while self._ready and self._ready[0][0] < lane and (item := self._next_before(lane)) is not None:
             self._do(*item)

@@ -71,13 +71,20 @@ class Ladder:
         self._relieve = relieve
         self.steps: Counter[str] = Counter()
 
-    def run(self, segmenter: str, work: Callable[[], T], *others: tuple[str, Callable[[], T]]) -> T:
+    def run(
+        self,
+        segmenter: str,
+        work: Callable[[], T],
+        *others: tuple[str, Callable[[], T]],
+        advice: str = "use a smaller segmenter",
+    ) -> T:
         """Do ``work``; short of memory, free what others hold and do it again, then go the other ways.
 
         Args:
-            segmenter: name of the one at work, which is not released.
+            segmenter: name of the one at work, which is not released; empty for the engine's own.
             work: what is to be done.
             others: names and ways to do the same with less memory, in order.
+            advice: what a person can do where nothing helped.
 
         Raises:
             OutOfMemory: no way led to an answer.
@@ -96,9 +103,7 @@ class Ladder:
                 return result[0]
             give_back()
         self._count("not answered")
-        raise OutOfMemory(
-            "There is not enough memory for this picture; use a smaller segmenter, or end what else uses the device."
-        )
+        raise OutOfMemory(f"There is not enough memory for this picture; {advice}, or end what else uses the device.")
 
     def _count(self, name: str) -> None:
         self.steps[name] += 1

@@ -19,8 +19,8 @@ from tator_sdk.geometry import MaskArray, Xyxy
 
 __all__ = [
     "Answer", "Ask", "Busy", "DetectAsk", "Detected", "Detection", "EmbedAsk", "Embedded", "EngineError", "Found",
-    "ImageBoxes", "OutOfMemory", "PackedMask", "Prompt", "SegmenterStatus", "Status", "Superseded", "UnknownHead",
-    "UnknownImage", "Verdict", "VlmStatus", "WarmStatus",
+    "ImageBoxes", "OutOfMemory", "PackedMask", "Prompt", "SegmenterStatus", "Status", "Stopped", "Superseded",
+    "UnknownHead", "UnknownImage", "Verdict", "VlmStatus", "WarmStatus",
 ]  # fmt: skip
 
 
@@ -42,6 +42,10 @@ class Busy(EngineError):
 
 class Superseded(EngineError):
     """A newer request, which contains this one's prompts, is answered in its place."""
+
+
+class Stopped(EngineError):
+    """The question was taken back, or nobody waits for its answer any more."""
 
 
 class OutOfMemory(EngineError):

@@ -11,7 +11,19 @@ from typing import Any
 
 from tator_ml.engine.engine import Engine
 from tator_ml.engine.messages import EngineError, Status
-from tator_ml.engine.wire import ANSWER, ASK, EMBED_ASK, SEGMENT_ASK, STATUS, error_name, listen, receive, send
+from tator_ml.engine.wire import (
+    ANSWER,
+    ASK,
+    DETECT_ASK,
+    DETECTED,
+    EMBED_ASK,
+    SEGMENT_ASK,
+    STATUS,
+    error_name,
+    listen,
+    receive,
+    send,
+)
 from tator_sdk.errors import TatorError
 from tator_sdk.settings import Settings
 
@@ -68,7 +80,7 @@ class EngineServer:
                     return
                 answered: list[bytes] = []
                 try:
-                    reply = {"ok": self._call(message, frames, answered)}
+                    reply = {"ok": self._call(message, frames, answered, connection)}
                 except Exception as error:  # one bad call must not end the engine
                     if not isinstance(error, TatorError):
                         log.exception("call %s failed", message.get("call"))
@@ -79,7 +91,7 @@ class EngineServer:
                 except OSError:
                     return
 
-    def _call(self, message: dict[str, Any], frames: list[bytes], answered: list[bytes]) -> Any:
+    def _call(self, message: dict[str, Any], frames: list[bytes], answered: list[bytes], connection: Connection) -> Any:
         """Do what a message asks; returns the reply's JSON and appends its byte frames to ``answered``."""
         call = message.get("call")
         if call == "status":
@@ -113,6 +125,12 @@ class EngineServer:
             about, bits = engine.segment(SEGMENT_ASK.validate_python(message["ask"])).dump()
             answered.append(bits)
             return about
+        if call == "detect":
+            # nothing comes before the reply: what can be read meanwhile is that the other end has gone
+            found = engine.detect(DETECT_ASK.validate_python(message["ask"]), abandoned=connection.poll)
+            return DETECTED.dump_python(found, mode="json")
+        if call == "stop_detecting":
+            return engine.stop_detecting(str(message["task"]))
         raise EngineError(f"The engine knows no call {call!r}; web and engine are of different versions.")
 
     def _status(self) -> Status:

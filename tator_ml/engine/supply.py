@@ -110,6 +110,15 @@ class Supply:
             picture()
         return Prepared(image, picture, stored)
 
+    def pixels(self, image: str) -> Pixels:
+        """A picture (H, W, 3) uint8 RGB by its content hash, decoded once for all who ask at the same time.
+
+        Raises:
+            UnknownImage: its bytes are not here.
+            ImageError: they cannot be decoded.
+        """
+        return self._picture(image)()
+
     def warmed(self, segmenter: Segmenter, prepared: Prepared | WarmImage) -> tuple[WarmImage, str]:
         """The warm picture, and where it came from: ``memory``, ``disk``, ``encoded``; on the device's thread."""
         if isinstance(prepared, WarmImage):

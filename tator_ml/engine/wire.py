@@ -24,10 +24,13 @@ from tator_ml.engine.messages import (
     Answer,
     Ask,
     Busy,
+    DetectAsk,
+    Detected,
     EmbedAsk,
     EngineError,
     OutOfMemory,
     Status,
+    Stopped,
     Superseded,
     UnknownHead,
     UnknownImage,
@@ -43,6 +46,8 @@ ANSWER = TypeAdapter(Answer)
 STATUS = TypeAdapter(Status)
 EMBED_ASK = TypeAdapter(EmbedAsk)
 SEGMENT_ASK = TypeAdapter(SegmentAsk)
+DETECT_ASK = TypeAdapter(DetectAsk)
+DETECTED = TypeAdapter(Detected)
 
 ERRORS: dict[str, type[Exception]] = {
     "unknown_image": UnknownImage,
@@ -50,6 +55,7 @@ ERRORS: dict[str, type[Exception]] = {
     "image": ImageError,
     "busy": Busy,
     "superseded": Superseded,
+    "stopped": Stopped,
     "memory": OutOfMemory,
     "head": HeadError,
     "engine": EngineError,

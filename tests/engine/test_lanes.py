@@ -15,7 +15,7 @@ from tator_ml.engine.messages import Busy, Superseded
 
 @pytest.fixture
 def lanes() -> Iterator[Lanes]:
-    made = Lanes({Lane.CLICK: 4, Lane.PRELOAD: 4, Lane.BATCH: 4})
+    made = Lanes({Lane.CLICK: 4, Lane.PRELOAD: 4, Lane.WORDS: 4, Lane.BATCH: 4})
     yield made
     made.close()
 
@@ -113,7 +113,7 @@ def test_waiting_ages(lanes: Lanes, gate: threading.Event) -> None:
     lanes.enter(Lane.PRELOAD)
     ages = lanes.oldest_seconds()
     assert 0.05 <= ages["preload"] < 5 and ages["click"] == ages["batch"] == 0
-    assert lanes.waiting() == {"click": 0, "preload": 2, "batch": 0}
+    assert lanes.waiting() == {"click": 0, "preload": 2, "words": 0, "batch": 0}
 
 
 def test_unwanted_preloads_are_dropped_and_clicks_stay(lanes: Lanes, gate: threading.Event) -> None:
@@ -124,7 +124,7 @@ def test_unwanted_preloads_are_dropped_and_clicks_stay(lanes: Lanes, gate: threa
     for name in "ac":
         with pytest.raises(CancelledError):
             tickets[name].future.result(0)
-    assert lanes.waiting() == {"click": 1, "preload": 1, "batch": 0} and lanes.dropped == 2
+    assert lanes.waiting() == {"click": 1, "preload": 1, "words": 0, "batch": 0} and lanes.dropped == 2
     lanes.leave(stays)
 
 
@@ -199,3 +199,23 @@ def test_a_pause_on_another_thread_does_nothing(lanes: Lanes, gate: threading.Ev
     lanes.pause()
     assert not waiting.done()
     gate.set()
+
+
+def test_questions_in_words_go_before_jobs_but_not_into_an_encoding(lanes: Lanes) -> None:
+    done: list[str] = []
+
+    def encoding() -> None:
+        lanes.submit(Lane.WORDS, lambda: done.append("words"))
+        lanes.submit(Lane.CLICK, lambda: done.append("click"))
+        lanes.pause()
+        done.append("encoding")
+
+    def question() -> None:
+        lanes.submit(Lane.WORDS, lambda: done.append("words"))
+        lanes.submit(Lane.PRELOAD, lambda: done.append("preload"))
+        lanes.pause(words=True)
+        done.append("question")
+
+    lanes.submit(Lane.BATCH, encoding).result(5)
+    lanes.submit(Lane.BATCH, question).result(5)
+    assert done == ["click", "encoding", "words", "preload", "words", "question"]
