@@ -16,6 +16,7 @@ KINDS = {
     "clip": "training.clip.job.run",
     "polygons": "training.segmentation.build.run",
     "prelabel": "training.prelabel.job.run",
+    "qwen": "training.qwen.job.run",
     "relabel": "training.relabel.run",
     "tweak": "training.tweak.job.run",
     "warm": "training.warm.run",

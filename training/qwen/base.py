@@ -9,19 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
+from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 from transformers import AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig
 
 from tator_ml.engine.loading import choose_device
+from tator_ml.engine.memory import is_out_of_memory
 from tator_ml.vlm.coordinates import coordinates_of
+from tator_ml.vlm.loading import find
+from tator_ml.vlm.model import bound
 from tator_ml.vlm.registry import QwenEntry
 from tator_sdk.errors import TatorError
 from tator_sdk.requests import QwenTraining
 from tator_sdk.settings import Settings
 from training.qwen.collate import Encoder
 
-LEAST_UNITS, MOST_UNITS = 256, 1280
-"""Of an image: units of merged patches (28 x 28 pixels for Qwen2.5-VL) that a picture is resized to."""
 LARGE = 100_000_000
 """Weights from which gradient checkpointing pays."""
 
@@ -44,29 +45,9 @@ class Loaded:
 
 
 def device_of(settings: Settings, wanted: str | None) -> torch.device:
-    """The device to train on."""
-    return torch.device(choose_device(wanted or settings.device))
-
-
-def load(entry: QwenEntry, settings: Settings, device: torch.device, longest: int) -> Loaded:
-    """A model as it answers: the base, or with its adapter.
-
-    Args:
-        entry: of the registry.
-        settings: whether a hub may be asked.
-        device: to load it on.
-        longest: side of pictures, pixels.
-
-    Raises:
-        BaseError: it cannot be loaded.
-    """
-    with _sentences(entry.model_id):
-        model: Any = AutoModelForImageTextToText.from_pretrained(
-            entry.model_id, dtype=dtype_of(device), local_files_only=settings.offline
-        )
-        if entry.adapter is not None:
-            model = PeftModel.from_pretrained(model, str(entry.adapter))
-        return Loaded(model.to(device).eval(), _encoder(model, entry, settings, longest))
+    """The device to train on: the one asked for, else that of Qwen, else the engine's."""
+    named = wanted or (settings.qwen_device if settings.qwen_device != "auto" else settings.device)
+    return torch.device(choose_device(named))
 
 
 def load_to_train(entry: QwenEntry, request: QwenTraining, settings: Settings, device: torch.device) -> Loaded:
@@ -83,11 +64,12 @@ def load_to_train(entry: QwenEntry, request: QwenTraining, settings: Settings, d
     options: dict[str, Any] = {"dtype": torch.float32 if request.method == "whole" else dtype_of(device)}
     if request.method == "qlora":
         options |= _four_bits(device)
-    with _sentences(entry.model_id):
+    folder = find(settings, entry.model_id)
+    with _sentences(folder):
         model: Any = AutoModelForImageTextToText.from_pretrained(
-            entry.model_id, local_files_only=settings.offline, **options
+            folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, **options
         )
-        encoder = _encoder(model, entry, settings, request.max_image_dim)
+        encoder = _encoder(model, folder, settings, request.max_image_dim)
     if request.method == "whole":
         return Loaded(model.to(device), encoder)
     if request.method == "qlora":
@@ -131,21 +113,10 @@ def checkpoints_gradients(model: Any, request: QwenTraining) -> bool:
     return bool(sum(weights.numel() for weights in model.parameters()) > LARGE)
 
 
-def limit_pixels(processor: Any) -> None:
-    """Bound the area that pictures are resized to, as in service; a processor with a closer bound keeps it."""
-    images = processor.image_processor
-    unit = (images.patch_size * images.merge_size) ** 2
-    most = min(int(images.size["longest_edge"]), MOST_UNITS * unit)
-    least = min(max(int(images.size["shortest_edge"]), LEAST_UNITS * unit), most)
-    if most < LEAST_UNITS * unit:  # a tiny model for tests: its own bounds are closer
-        least = int(images.size["shortest_edge"])
-    images.size = {"shortest_edge": least, "longest_edge": most}
-
-
-def _encoder(model: Any, entry: QwenEntry, settings: Settings, longest: int) -> Encoder:
+def _encoder(model: Any, folder: Path, settings: Settings, longest: int) -> Encoder:
     processors: Any = AutoProcessor  # without types
-    processor = processors.from_pretrained(entry.model_id, local_files_only=settings.offline)
-    limit_pixels(processor)
+    processor = processors.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    bound(processor, settings.qwen_min_visual_tokens, settings.qwen_max_visual_tokens)
     return Encoder(processor, coordinates_of(model.config.model_type), longest)
 
 
@@ -165,7 +136,7 @@ def _four_bits(device: torch.device) -> dict[str, Any]:
 
 
 @contextmanager
-def _sentences(name: str) -> Iterator[None]:
+def _sentences(folder: Path) -> Iterator[None]:
     """What cannot be loaded is said in one sentence.
 
     Raises:
@@ -173,15 +144,13 @@ def _sentences(name: str) -> Iterator[None]:
     """
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        raise BaseError(
-            f"The device has too little memory for {name}; use --method qlora, a smaller --max-image-dim or another "
-            "--device."
-        ) from error
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        where = "is no model that can be loaded" if Path(name).exists() else "is not here and could not be downloaded"
-        raise BaseError(
-            f"{name} {where} ({reason[:200]}); set QWEN_MODEL_NAME or --base to a Qwen-VL's hub id, or to the folder "
-            "of a downloaded one."
-        ) from error
+    except TatorError:
+        raise
+    except Exception as error:  # a parser, a constructor or a tensor's shape, each in its way
+        if is_out_of_memory(error):
+            raise BaseError(
+                f"The device has too little memory for the model in {folder}; use --method qlora, a smaller "
+                "--max-image-dim or another --device."
+            ) from error
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise BaseError(f"The model in {folder} is damaged or of another kind: {said.rstrip('.')}.") from error

@@ -15,10 +15,10 @@ import torch
 from PIL import Image
 
 from tator_ml.vlm.coordinates import Coordinates, input_wh
+from tator_ml.vlm.model import capped
 from tator_ml.vlm.parsing import Detected, answer
-from tator_ml.vlm.prompts import Composed
+from tator_ml.vlm.prompts import Composed, messages
 from training.qwen.conversations import Conversation
-from training.qwen.samples import capped
 
 IGNORED = -100
 """The label of a token that does not count (torch's own ``ignore_index``)."""
@@ -82,6 +82,7 @@ class Encoder:
         text = self.question(conversation.asked)
         encoded = self.processor(text=[text], images=[self.picture(conversation)], return_tensors="pt")
         said = self.target(conversation, input_wh(encoded["image_grid_thw"][0].tolist(), self.patch))
+        said = said.replace("<|", "< |")  # no class's name becomes a token that ends the answer
         tokenizer = self.processor.tokenizer
         tokens = [*tokenizer(said, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
         spoken = torch.tensor(tokens)
@@ -98,12 +99,6 @@ class Encoder:
 
 WHOLE = ("pixel_values", "image_grid_thw")
 """Tensors of pictures, which are joined; the others have a row for each token, and are padded."""
-
-
-def messages(asked: Composed) -> list[dict[str, Any]]:
-    """A prompt as the chat template takes it: the picture, then the words."""
-    user = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": asked.user}]}
-    return [{"role": "system", "content": asked.system}, user] if asked.system else [user]
 
 
 def collate(encoded: Sequence[Mapping[str, torch.Tensor]], pad: int) -> Tensors:

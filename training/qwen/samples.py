@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from tator_sdk.errors import TatorError
 from tator_sdk.formats.dataset import Shape, enclosing_xyxy
@@ -40,12 +40,14 @@ class Sample:
         read: its pixels, (H, W, 3) uint8 RGB, as a person sees them.
         size_wh: of those, in pixels.
         objects: on it; none where there is nothing to find.
+        origin: where ``read`` finds it, as JSON values.
     """
 
     image: str
     read: Callable[[], NDArray[np.uint8]]
     size_wh: tuple[int, int]
     objects: tuple[Labelled, ...]
+    origin: dict[str, Any] = field(default_factory=dict, hash=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -94,16 +96,6 @@ def labelled(label: str, shape: Shape) -> Labelled:
     box = enclosing_xyxy(shape)
     point = _deepest(shape, box) if isinstance(shape, Outline) else ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
     return Labelled(label, box, point)
-
-
-def capped(pixels: NDArray[np.uint8], longest: int) -> Image.Image:
-    """A picture whose longest side has at most so many pixels, its aspect kept; never enlarged."""
-    image = Image.fromarray(pixels)
-    factor = longest / max(image.size)
-    if factor >= 1:
-        return image
-    size = max(1, round(image.width * factor)), max(1, round(image.height * factor))
-    return image.resize(size, Image.Resampling.BICUBIC)
 
 
 _RASTER = 128  # cells of the longer side on which the deepest point is looked for
