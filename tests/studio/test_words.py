@@ -226,7 +226,7 @@ def test_killed_in_the_middle_every_task_has_its_prediction_once(stack: DemoStac
             assert not records.get(job).over, "it was too quick to be hit in the middle"
             time.sleep(0.005)
         os.kill(Owner.from_json(read_fields(connection, job)["owner"]).pid, signal.SIGKILL)
-        until(lambda: records.get(job).over, 60, "another attempt ends it")
+        until(lambda: records.get(job).over, 120, "another attempt ends it")
         ended = records.get(job)
     assert (ended.status, ended.attempt) == ("done", 2), ended.error
     asked = [line["task"] for _, line in lines_of(journal)]
