@@ -15,7 +15,7 @@ from training.qwen.tiny import FAMILIES, save_tiny
 WORDS = [
     text
     for output in ("bbox", "point")
-    for asked in [compose("", ("car", "bus"), PromptStyle(), output)]  # type: ignore[arg-type]
+    for asked in [compose("", ("car", "bus"), PromptStyle(), output)]
     for text in (asked.system, asked.user)
 ] * 3
 

@@ -141,7 +141,8 @@ def test_a_batch_gives_each_conversation_its_own_loss(bases: dict[str, Path], fa
     from transformers import AutoModelForImageTextToText
 
     encoder = encoder_of(bases[family])
-    model = AutoModelForImageTextToText.from_pretrained(bases[family]).eval()
+    model: Any = AutoModelForImageTextToText.from_pretrained(bases[family])
+    model.eval()
     conversations = [centred((120, 90)), fixed(sample("b", [], (60, 200)), CLASSES, PromptStyle(), 200)]
     pad = encoder.processor.tokenizer.pad_token_id
     with torch.no_grad():

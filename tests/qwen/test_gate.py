@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from tator_sdk.geometry import Xyxy
-from training.qwen.gate import decide
-from training.qwen.scores import Boxes, constant_answer, score, tally
+from training.qwen.gate import Decision, decide
+from training.qwen.scores import Boxes, Scores, constant_answer, score, tally
 
 CAR: tuple[str, Xyxy] = ("car", (10.0, 10.0, 50.0, 50.0))
 NEAR: tuple[str, Xyxy] = ("car", (12.0, 10.0, 52.0, 50.0))  # IoU 0.905
@@ -17,7 +17,7 @@ FAR: tuple[str, Xyxy] = ("car", (30.0, 30.0, 70.0, 70.0))  # IoU 0.143
 BUS: tuple[str, Xyxy] = ("bus", (60.0, 60.0, 90.0, 90.0))
 
 
-def scores(truth: Sequence[Boxes], found: Sequence[Boxes]):  # type: ignore[no-untyped-def]
+def scores(truth: Sequence[Boxes], found: Sequence[Boxes]) -> Scores:
     return score(tally(truth, found, ("car", "bus")))
 
 
@@ -59,10 +59,10 @@ def test_a_constant_answer_is_the_usual_box_of_what_is_usually_there() -> None:
     assert [label for label, _ in rare] == ["bus"]  # the commonest, where none is usual
 
 
-def gate(mine: Sequence[Boxes], theirs: Sequence[Boxes], trivial: Sequence[Boxes] | None = None):  # type: ignore[no-untyped-def]
+def gate(mine: Sequence[Boxes], theirs: Sequence[Boxes], trivial: Sequence[Boxes] | None = None) -> Decision:
     truth = [[CAR]] * len(mine)
-    found = [tally(truth, one, ("car", "bus")) for one in (mine, theirs, trivial or [[]] * len(mine))]
-    return decide(*found)
+    one, other, third = (tally(truth, found, ("car", "bus")) for found in (mine, theirs, trivial or [[]] * len(mine)))
+    return decide(one, other, third)
 
 
 def test_a_model_that_is_clearly_better_takes_over() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
 from transformers import AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig
 
 from tator_ml.engine.loading import choose_device
@@ -48,6 +48,28 @@ def device_of(settings: Settings, wanted: str | None) -> torch.device:
     """The device to train on: the one asked for, else that of Qwen, else the engine's."""
     named = wanted or (settings.qwen_device if settings.qwen_device != "auto" else settings.device)
     return torch.device(choose_device(named))
+
+
+def load(entry: QwenEntry, settings: Settings, device: torch.device, longest: int) -> Loaded:
+    """A model as it answers, adapter and all, for questions in batches (:func:`training.qwen.evaluate.answers`).
+
+    Args:
+        entry: of the registry.
+        settings: where models lie, and bounds of pictures.
+        device: to load it on.
+        longest: side of pictures, pixels.
+
+    Raises:
+        TatorError: it cannot be loaded.
+    """
+    folder = find(settings, entry.model_id)
+    with _sentences(folder):
+        model: Any = AutoModelForImageTextToText.from_pretrained(
+            folder, dtype=dtype_of(device), local_files_only=True, trust_remote_code=False, use_safetensors=True
+        )
+        if entry.adapter is not None:
+            model = PeftModel.from_pretrained(model, str(entry.adapter))
+        return Loaded(model.to(device).eval(), _encoder(model, folder, settings, longest))
 
 
 def load_to_train(entry: QwenEntry, request: QwenTraining, settings: Settings, device: torch.device) -> Loaded:

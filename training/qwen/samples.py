@@ -44,7 +44,7 @@ class Sample:
     """
 
     image: str
-    read: Callable[[], NDArray[np.uint8]]
+    read: Callable[[], NDArray[np.uint8]] = field(hash=False, compare=False)
     size_wh: tuple[int, int]
     objects: tuple[Labelled, ...]
     origin: dict[str, Any] = field(default_factory=dict, hash=False, compare=False)

@@ -309,8 +309,6 @@ def _trainer(
     request: QwenTraining, samples: Samples, loaded: Loaded, plan: Plan, job: Job, device: torch.device
 ) -> Trainer:
     half = device.type == "cuda" and torch.cuda.is_bf16_supported()
-    if device.type == "cuda" and device.index is not None:
-        torch.cuda.set_device(device)  # the trainer takes the current one
     if checkpoints_gradients(loaded.model, request):
         loaded.model.gradient_checkpointing_enable({"use_reentrant": False})
     arguments = TrainingArguments(
@@ -339,7 +337,7 @@ def _trainer(
         dataloader_pin_memory=device.type == "cuda",
         use_cpu=device.type == "cpu",
     )
-    arguments._n_gpu = min(1, arguments.n_gpu)  # one device, however many there are
+    _only_on(arguments, device)
     drawing = Drawing(style_of(request), request.points, request.negatives, request.noise, request.max_detections)
     pad = loaded.encoder.processor.tokenizer.pad_token_id
     trainer = _Tuner(
@@ -351,6 +349,18 @@ def _trainer(
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def _only_on(arguments: TrainingArguments, device: torch.device) -> None:
+    """Keep the trainer to one device: by itself it takes the first, and spreads batches over all that there are."""
+    if device.type != "cuda":
+        return
+    arguments._n_gpu = 1
+    one = torch.device("cuda", device.index or 0)
+    torch.cuda.set_device(one)
+    arguments.__dict__["_setup_devices"] = one  # the property's cache; there is no public way
+    if arguments.distributed_state is not None:
+        arguments.distributed_state.device = one
 
 
 def _goodness(evaluation: Mapping[str, Any]) -> tuple[float, ...]:
