@@ -166,6 +166,7 @@ def _lines(now: Mapping[str, Any]) -> dict[str, str]:
         "device": now["device"],
         "model": now["model_version"],
         "segmenters": ", ".join(loaded),
+        "words": ", ".join(_model(one) for one in now["vlms"] if one["loaded"]),
         "warm": f"{len(now['warm'])} pictures, {in_units(warm)} of {in_units(now['budget_bytes'])}",
         "on disk": f"{in_units(now['store_bytes'])} of {in_units(now['store_budget_bytes'])}",
         "memory": f"engine {in_units(now['process_bytes'])}"
@@ -175,3 +176,8 @@ def _lines(now: Mapping[str, Any]) -> dict[str, str]:
         f"{now['dropped_preloads']} preloads dropped",
         "ran short": steps,
     }
+
+
+def _model(one: Mapping[str, Any]) -> str:
+    writing = "" if one["writing"] is None else f", writing ({one['writing']} tokens)"
+    return f"{one['version']}, {in_units(one['nbytes'])}{writing}"
