@@ -28,9 +28,9 @@ from tator_ml.tweaking import STEP_SECONDS
 from tator_sdk.geometry import Xyxy, iou_xyxy
 from tator_sdk.requests import Tweak
 from training.job import LocalJob
+from training.journal import lines_of
 from training.starter.names import DISPLAY_NAMES
 from training.tweak.job import tweak
-from training.tweak.journal import lines_of
 from training.tweak.look import FOUND_FILE
 from training.tweak.undo import restore
 

@@ -28,6 +28,7 @@ from label_config.interface import (
     Label,
     split_words,
 )
+from label_config.word_options import unreadable
 
 __all__ = [
     "MAX_BYTES",
@@ -214,6 +215,8 @@ def _control(tag: _Tag, found: _Found, images: set[str]) -> Control | None:
     for option, known in (("assist", ASSISTS), ("output", OUTPUTS)):
         _check_words(f'"{name}"', f"model_{option}", options.get(option, ""), known, found)
     _check_switch(f'"{name}"', options.get("oriented", ""), found)
+    if tag.kind == "textarea":
+        found.warnings.extend(unreadable(f'"{name}"', options))
     return Control(
         name=name,
         tag=tag.tag,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,7 +12,8 @@ from typing import Any
 from label_config.errors import LabelConfigError
 from label_config.interface import split_words
 from label_config.reader import Control, Interface, read_cached
-from tator_ml import commands, dialect
+from tator_ml import commands, dialect, typed_words
+from tator_ml.asking import answer_or_without_class
 from tator_ml.assists import (
     BOX_TYPES,
     Assist,
@@ -23,13 +23,13 @@ from tator_ml.assists import (
     prompt_kind,
     write_regions,
 )
-from tator_ml.engine.head import HeadError
 from tator_ml.engine.messages import Answer, Ask, Busy, Found, Superseded
 from tator_ml.events import take_event
 from tator_ml.images.decode import ImageError
 from tator_ml.images.fetch import ImageRef
-from tator_ml.learning.registry import RegistryError
-from tator_ml.projects import OUTPUTS, ProjectChoices
+from tator_ml.kept_words import KeptAnswers
+from tator_ml.projects import ProjectChoices
+from tator_ml.request import first_addresses, kept_prompts, output_kinds, project_number, task_number
 from tator_ml.services import Services, build_services
 from tator_sdk.annotations import labels_of
 from tator_sdk.errors import TatorError
@@ -41,12 +41,6 @@ log = logging.getLogger(__name__)
 Json = Mapping[str, Any]
 Result = dict[str, Any] | list[Any]
 NOTHING_TO_STORE: list[Any] = []  # as a task's entry: unlike an empty result, Label Studio stores no prediction for it
-
-
-def project_number(project: object) -> int | None:
-    """Label Studio's ``"id.epoch"`` → id; None for anything that is not one."""
-    match = re.fullmatch(r"(\d{1,12})(\.\d+)?", str(project or ""))
-    return int(match.group(1)) if match else None
 
 
 class TatorBackend:
@@ -65,6 +59,8 @@ class TatorBackend:
         self.project = project_number(project_id)
         self._label_config = label_config or ""
         self._assist = ""
+        self._looked_at = True
+        self._until = 0.0
         self._services = services or build_services(Settings())
         self.setup()
 
@@ -85,6 +81,14 @@ class TatorBackend:
         """The project's choices, read once for a request; the next request has a backend of its own."""
         return self._services.projects.get(self.project)
 
+    @cached_property
+    def _kept(self) -> KeptAnswers | None:
+        """Answers with the words that the project keeps, where it does."""
+        words = self._choices.words
+        if words is None or self.project is None:
+            return None
+        return KeptAnswers(self._services, self.project, self._choices, words, self._looked_at, self._until)
+
     def predict(
         self, tasks: Sequence[Json], context: Json | None = None, asked_by: str | None = None, **_: Any
     ) -> list[Result]:
@@ -101,9 +105,10 @@ class TatorBackend:
             opening, which is what warming wants.
         """
         self._services.notices.begin(self.project, asked_by)
+        self._looked_at = len(tasks) == 1  # several tasks at once are a batch: nobody looks at them
+        self._until = time.monotonic() + self._services.settings.answer_timeout_seconds
         try:
-            # several tasks at once are a batch: nobody looks at them
-            return [self._one(task, context, len(tasks) == 1) for task in tasks]
+            return [self._one(task, context) for task in tasks]
         finally:
             self._services.notices.end(self.project)
 
@@ -115,21 +120,21 @@ class TatorBackend:
         """
         return take_event(self._services, self.project, event, data)
 
-    def _one(self, task: Json, context: Json | None, looked_at: bool) -> Result:
+    def _one(self, task: Json, context: Json | None) -> Result:
         begun, outcome = time.monotonic(), "error"
-        self._assist = "event" if context else "opened" if looked_at else "batch"
+        self._assist = "event" if context else "opened" if self._looked_at else "batch"
         try:
-            result = self._answered(task, context, looked_at)
+            result = self._answered(task, context)
             outcome = "answered" if result and (isinstance(result, list) or result["result"]) else "empty"
             return result
         except Superseded:  # the newer request, which has these prompts too, is answered
             outcome = "superseded"
         except (TatorError, LabelConfigError) as error:
             outcome = "busy" if isinstance(error, Busy) else "refused"
-            log.warning("project %s, task %s: %s", self.project, _task_id(task), error)
+            log.warning("project %s, task %s: %s", self.project, task_number(task), error)
             self._services.notices.failed(self.project, str(error))
         except Exception:  # one task's surprise must not take the answers of the others
-            log.exception("project %s, task %s failed", self.project, _task_id(task))
+            log.exception("project %s, task %s failed", self.project, task_number(task))
             self._services.notices.failed(
                 self.project, "Tator had an unexpected error with this picture; its log says more."
             )
@@ -138,12 +143,12 @@ class TatorBackend:
             self._services.metrics.answered(self._assist, lane, outcome, time.monotonic() - begun)
         return self._result(kept_prompts(context)) if context else NOTHING_TO_STORE
 
-    def _answered(self, task: Json, context: Json | None, looked_at: bool) -> Result:
+    def _answered(self, task: Json, context: Json | None) -> Result:
         if context and dialect.is_event(context):
             return self._event(task, context)
         if context:
             return self._interactive(task, context)
-        return self._opened(task, looked_at)
+        return self._opened(task)
 
     def _event(self, task: Json, context: Json) -> Result:
         event = dialect.event_of(context)
@@ -151,10 +156,10 @@ class TatorBackend:
             status = self._services.engine.status()
             return self._result([dialect.capabilities(self.interface, status.model_version)])
         if event == "prewarm":
-            self._opened(task)
+            self._look(task, opened=True)
         return self._result()
 
-    def _opened(self, task: Json, looked_at: bool = True) -> Result:
+    def _opened(self, task: Json) -> Result:
         """A task without prompt: warm its pictures; refine or classify predictions where asked to.
 
         Label Studio makes the annotator wait for this answer, so a picture is fetched here only if the answer
@@ -162,7 +167,7 @@ class TatorBackend:
         """
         regions: list[Region] = []
         version = ""
-        self._look(task, opened=True) if looked_at else self._batch(task)
+        self._look(task, opened=True) if self._looked_at else self._batch(task)
         for image in self.interface.images:
             standing = self._standing_work(task, image.name)
             if not standing:
@@ -172,18 +177,20 @@ class TatorBackend:
             answer = self._answer(ref, assists)
             version = answer.model_version
             regions += self._written(assists, answer)
+        if self._kept and (kept := self._kept.answer(self.interface, task, partial(self._fetch, task))):
+            regions, version = regions + kept.regions, kept.model_version
         return self._result(regions, version) if regions else NOTHING_TO_STORE
 
     def _batch(self, task: Json) -> None:
         """Have the picture of a task made ready that nobody looks at yet."""
         if self._services.preloads_for(self._choices):
             for address in first_addresses(self.interface, task.get("data")):
-                ready = partial(self._services.make_ready, self.project or 0, _task_id(task), address)
+                ready = partial(self._services.make_ready, self.project or 0, task_number(task), address)
                 self._services.preloads.submit(ready)
 
     def _look(self, task: Json, opened: bool) -> None:
         """Have this task's picture made ready, and those that come next; behind the answer."""
-        interface, number = self.interface, _task_id(task)
+        interface, number = self.interface, task_number(task)
         self._services.notices.configured(self.project, output_kinds(interface))
         if number is None or not self._services.preloads_for(self._choices):
             return
@@ -256,7 +263,7 @@ class TatorBackend:
             self._services.pending.answered([item for item in items if str(item.get("id")) in pending], task)
         self._report(assists, answer, regions, time.monotonic() - begun)
         self._services.suggestions.record(
-            self.project, _task_id(task), [str(item.get("id")) for item in items], regions, answer.model_version
+            self.project, task_number(task), [str(item.get("id")) for item in items], regions, answer.model_version
         )
         if dialect.is_new(items):
             regions = [dialect.region(one) for one in regions]
@@ -264,7 +271,8 @@ class TatorBackend:
 
     def _typed(self, item: Json, control: Control, task: Json) -> Result:
         """Words in the prompt field."""
-        run, argument = commands.command_of(commands.last_text(item))
+        text = commands.last_text(item)
+        run, argument = commands.command_of(text) if text.startswith(commands.SIGN) else (typed_words.find, text)
         image_name = str(item.get("to_name") or control.to_name[0])
         self._look(task, opened=False)
         done = run(
@@ -284,7 +292,7 @@ class TatorBackend:
         self._services.notices.answered(self.project, done.said, done.was_warm)
         if done.regions:
             self._services.suggestions.record(
-                self.project, _task_id(task), [str(item.get("id"))], done.regions, done.model_version
+                self.project, task_number(task), [str(item.get("id"))], done.regions, done.model_version
             )
         return self._result(done.regions, done.model_version)
 
@@ -296,7 +304,7 @@ class TatorBackend:
         return dialect.control_for(self.interface, item)
 
     def _fetch(self, task: Json, image_name: str) -> ImageRef:
-        return self._services.images.fetch(self._address(task, image_name), _task_id(task))
+        return self._services.images.fetch(self._address(task, image_name), task_number(task))
 
     def _address(self, task: Json, image_name: str) -> str:
         data = task.get("data")
@@ -311,13 +319,10 @@ class TatorBackend:
         choices = self._choices
         ask = replace(_ask(ref, assists, choices.head), segmenter=choices.segmenter, task=task, prompt_ids=prompt_ids)
         try:
-            return self._services.engine.answer(ask)
+            return answer_or_without_class(self._services.engine, ask)[0]
         except ImageError:
             self._services.images.forget(ref)
             raise
-        except (HeadError, RegistryError) as error:  # the box is still worth having
-            log.warning("project %s is answered without a class: %s", self.project, error)
-            return self._services.engine.answer(replace(ask, classify=False, head=None))
 
     def _written(self, assists: Sequence[Assist], answer: Answer) -> list[Region]:
         agreement = self._services.settings.guard_agreement
@@ -337,34 +342,6 @@ class TatorBackend:
         return {"result": list(regions), "score": min(scores, default=0.0), "model_version": model_version}
 
 
-def kept_prompts(context: Json | None) -> list[Region]:
-    """Boxes and strokes of a request that failed, so that with auto-accept no drawing is lost."""
-    items = (context or {}).get("result")
-    if not isinstance(items, list):
-        return []
-    kept = ("rectangle", "brush", "bitmask")
-    drawn = [item for item in items if isinstance(item, Mapping) and str(item.get("type", "")).startswith(kept)]
-    return [dict(item) for item in drawn[-1:] if isinstance(item.get("value"), Mapping)]
-
-
-def output_kinds(interface: Interface) -> tuple[str, ...]:
-    """What points can be answered with in a configuration: of ``box``, ``polygon`` and ``mask``, in its order."""
-    taking = [control for control in interface.controls if control.takes == "points"]
-    given = [
-        output.gives
-        for control in taking
-        for name in control.to_name
-        for output in interface.outputs_for(name, control)
-    ]
-    return tuple(kind for kind in dict.fromkeys(given) if kind in OUTPUTS)
-
-
-def first_addresses(interface: Interface, data: object) -> list[str]:
-    """Addresses of a task's pictures, one for each image tag that it has one for."""
-    fields = data if isinstance(data, Mapping) else {}
-    return [urls[0] for image in interface.images if (urls := image.urls(fields))]
-
-
 def _ask(ref: ImageRef, assists: Sequence[Assist], head: str | None) -> Ask:
     return Ask(
         image=ref.image,
@@ -382,8 +359,3 @@ def _said(found: Found | None, assist: Assist) -> str:
         return f"{found.verdict.label} {found.verdict.probability:.2f}"
     label = assist.labels[0] if assist.labels else "object"
     return f"{label} (yours)" if found and found.verdict else label
-
-
-def _task_id(task: Json) -> int | None:
-    number = task.get("id")
-    return number if isinstance(number, int) else None

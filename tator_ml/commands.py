@@ -26,8 +26,6 @@ QUOTES = ('"', "'", "“”", "„“", "«»")
 OURS = re.compile(r"(tightened: |box kept: |drawn box kept: |mask quality |.+ [01]\.\d\d · )")
 """How the lines begin that Tator writes into a region's info, among which a person may have noted something."""
 
-NO_WORDS = "No model for words is set up on this backend; click or draw instead."
-
 
 @dataclass(frozen=True)
 class Typed:
@@ -88,13 +86,11 @@ def last_text(item: Json) -> str:
 
 
 def command_of(text: str) -> tuple[Run, str]:
-    """The command that is meant, and its argument.
+    """The command that a text beginning with ``/`` means, and its argument.
 
     Raises:
-        AssistError: it is none, or none that exists; the sentence says what there is.
+        AssistError: there is no such command; the sentence says what there is.
     """
-    if not text.startswith(SIGN):
-        raise AssistError(NO_WORDS)
     name, _, argument = text.removeprefix(SIGN).partition(" ")
     if name.lower() not in COMMANDS:
         raise AssistError(f"There is no command {SIGN}{name}; there is {', '.join(SIGN + one for one in COMMANDS)}.")
@@ -142,7 +138,20 @@ def tweak(typed: Typed) -> Done:
     return Done(regions, said, tweaker.model_version, tweaker.was_warm)
 
 
-COMMANDS: dict[str, Run] = {"tweak": tweak}
+def forget(typed: Typed) -> Done:
+    """Ask kept words no more on the next pictures.
+
+    Raises:
+        AssistError: it is no project's request.
+    """
+    if typed.project is None:
+        raise AssistError("This request belongs to no project, so there is nothing to forget.")
+    kept = typed.choices.words
+    typed.services.choose(typed.project, words=None)
+    return Done([], f"'{kept.text or 'all'}' is asked no more" if kept else "no words were kept")
+
+
+COMMANDS: dict[str, Run] = {"tweak": tweak, "forget": forget}
 
 
 def on_screen(task: Json, prompt_id: str = "") -> list[Any]:

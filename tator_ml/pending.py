@@ -127,6 +127,24 @@ class PendingPrompts:
                 _remember(self._region_of, (task.get("id"), str(item.get("id"))), region_id)
 
 
+class KeptInVain:
+    """Tasks on which kept words found nothing: Label Studio asks at each opening, and would wait for nothing again."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[Key, None] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def remember(self, task: object, mark: str) -> None:
+        """Note that words of that mark found nothing on a task."""
+        with self._lock:
+            _remember(self._known, (task, mark), None)
+
+    def knows(self, task: object, mark: str) -> bool:
+        """Whether they found nothing there."""
+        with self._lock:
+            return (task, mark) in self._known
+
+
 def _remember(memory: OrderedDict[Key, Any], key: Key, value: Any) -> None:
     memory[key] = value
     memory.move_to_end(key)

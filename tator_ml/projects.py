@@ -23,6 +23,19 @@ Role = Literal["head", "qwen"]
 
 
 @dataclass(frozen=True)
+class KeptWords:
+    """Words that are asked again on every picture of a project.
+
+    Attributes:
+        text: as typed; empty for all classes.
+        field: name of the prompt field whose options hold for them; empty for the configuration's first.
+    """
+
+    text: str
+    field: str = ""
+
+
+@dataclass(frozen=True)
 class ProjectChoices:
     """Choices of a project; None leaves the decision to the tags and the defaults.
 
@@ -35,6 +48,7 @@ class ProjectChoices:
         output: ``box``, ``polygon`` or ``mask``: what points are answered with, where the configuration has a tag
             for it.
         qwen: id of the active tuned Qwen in its registry.
+        words: kept for the next pictures; None for none.
     """
 
     assists: tuple[str, ...] | None = None
@@ -44,6 +58,7 @@ class ProjectChoices:
     segmenter: str | None = None
     output: str | None = None
     qwen: str | None = None
+    words: KeptWords | None = None
 
 
 @dataclass(frozen=True)
@@ -91,6 +106,7 @@ class Projects:
             segmenter=kept.get("segmenter"),
             output=kept.get("output"),
             qwen=kept.get("qwen"),
+            words=KeptWords(**kept["words"]) if kept.get("words") else None,
         )
 
     def choose(self, project_id: int, **choices: Any) -> ProjectChoices:

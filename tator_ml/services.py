@@ -15,10 +15,11 @@ from tator_ml.learning.follow import Follower
 from tator_ml.learning.stores import embedding_cache, example_store, head_registry, image_store, project_choices
 from tator_ml.metrics import Metrics
 from tator_ml.notices import Notices
-from tator_ml.pending import PendingPrompts
+from tator_ml.pending import KeptInVain, PendingPrompts
 from tator_ml.preload import Look, Neighbours, Preloader, Preloads
 from tator_ml.projects import ProjectChoices, Projects
 from tator_ml.suggestions import Suggestions
+from tator_ml.vlm.registry import QwenRegistry
 from tator_sdk.errors import TatorError
 from tator_sdk.settings import Settings
 
@@ -52,10 +53,14 @@ class Services:
     follower: Follower | None = None
     neighbours: Look | None = None
     metrics: Metrics = field(default_factory=Metrics)
+    kept_in_vain: KeptInVain = field(default_factory=KeptInVain)
     preloader: Preloader = field(init=False)
+    qwen: QwenRegistry = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "preloader", Preloader(self.preloads, self.make_ready, self.neighbours, self._drop))
+        qwen = QwenRegistry(self.settings.home / "qwen", self.projects, self.settings.qwen_model_name)
+        object.__setattr__(self, "qwen", qwen)
 
     def preloads_for(self, choices: ProjectChoices) -> bool:
         """Whether pictures of a project with these choices are made ready before they are opened."""

@@ -6,21 +6,16 @@ the same guard as a click's, behind every click.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from label_config.interface import Interface
-from tator_ml.engine.head import HeadError
+from tator_ml.asking import AnswersAsks, answer_or_without_class
 from tator_ml.engine.messages import Answer, Ask, Found, Prompt, Verdict
 from tator_ml.images.fetch import ImageRef
-from tator_ml.learning.registry import RegistryError
 from tator_ml.standing import Change, StandingBox
 from tator_sdk.geometry import Xyxy, iou_xyxy
-
-log = logging.getLogger(__name__)
 
 STEP_SECONDS = 0.25  # aimed at; a click waits for one step at most
 FIRST_STEP, LARGEST_STEP = 1, 32  # boxes; on a CPU one may take as long
@@ -35,14 +30,6 @@ KEPT = {
     "smaller than a pixel": "too small",
 }
 """Short names of the guard's objections, by words of its sentences (``engine/refine.py``)."""
-
-
-class AnswersAsks(Protocol):
-    """What this needs of an engine."""
-
-    def answer(self, ask: Ask) -> Answer:
-        """Answer prompts."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -152,12 +139,10 @@ class Tweaker:
             segmenter=self._segmenter,
             lane="batch",
         )
-        try:
-            return self._engine.answer(ask)
-        except (HeadError, RegistryError) as error:  # the boxes are still worth having
-            log.warning("boxes are tightened without a class: %s", error)
-            self.without_class, self._classify = str(error), False
-            return self._ask(image, drawn)
+        answer, why = answer_or_without_class(self._engine, ask)
+        if why:
+            self.without_class, self._classify = why, False
+        return answer
 
     def _pace(self, count: int, seconds: float, answer: Answer) -> None:
         """Let the next step take as long as is aimed at; time spent waiting for others makes steps smaller."""

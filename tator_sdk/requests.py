@@ -304,3 +304,39 @@ class Tweak(JobRequest):
         if self.view is not None and self.tasks:
             raise ValueError("give either --view V or --task T, not both")
         return self
+
+
+class Prelabel(JobRequest):
+    """Words asked about every picture of a project, a view of its Data Manager, or single tasks."""
+
+    project: int = Field(ge=1, description="Label Studio project whose pictures are asked about.")
+    prompt: str = Field("", max_length=10_000, description="What to find, as in a prompt field; empty: all classes.")
+    model: str | None = Field(None, description="Id of a tuned model, or base. Default: the project's active one.")
+    mode: Literal["bbox", "bbox_sam", "point"] | None = Field(
+        None,
+        description="The model's boxes; these through the segmenter (bbox_sam); or its points through it (point). "
+        "Default: the prompt field's.",
+    )
+    max_results: int | None = Field(
+        None, ge=1, le=50, description="Most objects on one picture. Default: the prompt field's, else 8."
+    )
+    image_type: str | None = Field(None, description="Kind of picture, for the prompt: 'aerial photograph'.")
+    extra_context: str | None = Field(None, description="A sentence more about the pictures, for the prompt.")
+    view: int | None = Field(
+        None, ge=1, description="Only tasks of this view: the number after tab= in the Data Manager's address."
+    )
+    tasks: tuple[int, ...] = Field((), description="Only this task; may be given several times.")
+    labelled: bool = Field(False, description="Tasks that have annotations too, instead of those without alone.")
+    classify: bool | None = Field(
+        None, description="Ask the project's class head too. Default: as the project's assists say."
+    )
+    segmenter: str | None = Field(None, description="Segmenter of bbox_sam and point. Default: the project's.")
+    seconds: int = Field(600, ge=5, le=3600, description="Most time for one picture; what was found by then counts.")
+    in_flight: int = Field(2, ge=1, le=16, description="Pictures that are fetched and worked on at once.")
+    dry_run: bool = Field(False, description="Only report what would be offered; nothing is pushed.")
+
+    @model_validator(mode="after")
+    def _one_selection(self) -> Prelabel:
+        if self.view is not None and self.tasks:
+            raise ValueError("give either --view V or --task T, not both")
+        return self

@@ -16,16 +16,14 @@ from tator_sdk.settings import Settings
 if TYPE_CHECKING:
     from label_studio_sdk import LabelStudio
 
-LABELLED = json.dumps(
-    {
-        "filters": {
-            "conjunction": "and",
-            "items": [
-                {"filter": "filter:tasks:total_annotations", "operator": "greater", "type": "Number", "value": 0}
-            ],
-        }
-    }
-)
+
+def _annotated(operator: str) -> str:
+    """A filter of the Data Manager by the number of annotations."""
+    item = {"filter": "filter:tasks:total_annotations", "operator": operator, "type": "Number", "value": 0}
+    return json.dumps({"filters": {"conjunction": "and", "items": [item]}})
+
+
+LABELLED, UNLABELLED = _annotated("greater"), _annotated("equal")
 
 
 class StudioError(TatorError):

@@ -15,6 +15,7 @@ from tator_ml.engine.segmenters import SEGMENTERS
 from tator_ml.jobs import JobError, JobRecord, JobRecords, ping_worker
 from tator_ml.jobs.connection import reached
 from tator_ml.learning.stores import head_registry
+from tator_ml.projects import KeptWords
 from tator_ml.redis_server import redis_answers, redis_url
 from tator_ml.services import Services
 from tator_ml.web import models
@@ -74,7 +75,10 @@ def blueprint(settings: Settings, services: Services) -> Blueprint:
     def choose(project: int) -> Response:
         """Choose for a project, from the next request on; what is left out stays as it is."""
         body = _body(models.ChoicesChange)
-        services.choose(project, **{name: getattr(body, name) for name in body.model_fields_set})
+        chosen = {name: getattr(body, name) for name in body.model_fields_set}
+        if body.words is not None:
+            chosen["words"] = KeptWords(body.words.text, body.words.field)
+        services.choose(project, **chosen)
         return jsonify(asdict(services.projects.get(project)))
 
     @routes.get("/models")

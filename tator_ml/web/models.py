@@ -40,6 +40,13 @@ class Checks(Answer):
     checks: list[CheckResult]
 
 
+class KeptWords(Change):
+    """Words that are asked again on every picture of a project."""
+
+    text: str = Field(max_length=10_000, description="As typed into a prompt field; empty for all classes.")
+    field: str = Field("", description="Name of the prompt field whose options hold; empty for the first.")
+
+
 class Choices(Answer):
     """What was chosen for a project; null leaves the decision to the tags and the settings."""
 
@@ -49,6 +56,8 @@ class Choices(Answer):
     preload: bool | None = Field(description="Whether pictures are made ready before they are opened.")
     segmenter: str | None = Field(description="Name of the segmenter that answers.")
     output: str | None = Field(description="What points are answered with: box, polygon or mask.")
+    qwen: str | None = Field(description="Id of the active tuned Qwen.")
+    words: KeptWords | None = Field(description="Asked on the next pictures too.")
 
 
 class ChoicesChange(Change):
@@ -58,6 +67,7 @@ class ChoicesChange(Change):
     preload: bool | None = None
     segmenter: str | None = Field(None, description="One of the names that /tator/api/segmenters lists.")
     output: Literal["box", "polygon", "mask"] | None = None
+    words: KeptWords | None = Field(None, description="To be asked on the next pictures too; null asks none.")
 
 
 class Budget(Change):

@@ -13,9 +13,9 @@ from typing import Any
 from flask import Blueprint, Response, jsonify, render_template, request
 from werkzeug.exceptions import BadRequest, Forbidden
 
-from tator_ml.backend import project_number
 from tator_ml.learning.progress import LearningProgress
 from tator_ml.projects import ASSISTS
+from tator_ml.request import project_number
 from tator_ml.services import EngineWatch, Services
 from tator_sdk.connect import strip_key
 from tator_sdk.settings import Settings
@@ -60,6 +60,7 @@ def blueprint(settings: Settings, services: Services, watch: EngineWatch) -> Blu
                 "refine": chosen.assists is None or "refine" in chosen.assists,
                 "preload": services.preloads_for(chosen),
                 "output": chosen.output,
+                "words": None if chosen.words is None else chosen.words.text or "all",
             },
             age_seconds=round(time.time() - known.at, 1) if known.at else None,
             **known.as_json(),
@@ -72,11 +73,13 @@ def blueprint(settings: Settings, services: Services, watch: EngineWatch) -> Blu
         if not request.is_json or number is None:
             raise BadRequest("Send JSON about a project.")
         body = request.get_json()
-        if not isinstance(body, dict) or not body or set(body) - {*SWITCHES, "output"}:
-            raise BadRequest(f"Send one of {', '.join(SWITCHES)} and output.")
+        if not isinstance(body, dict) or not body or set(body) - {*SWITCHES, "output", "words"}:
+            raise BadRequest(f"Send one of {', '.join(SWITCHES)}, output and words.")
+        if body.get("words") is not None:
+            raise BadRequest("Words can only be forgotten here: send null.")
         if not all(isinstance(body[name], bool) for name in SWITCHES if name in body):
             raise BadRequest("A switch is true or false.")
-        changed: dict[str, Any] = {name: body[name] for name in ("preload", "output") if name in body}
+        changed: dict[str, Any] = {name: body[name] for name in ("preload", "output", "words") if name in body}
         with turning:  # two switches make one choice: the second must see the first
             if {"classify", "refine"} & set(body):
                 now = services.projects.get(number).assists

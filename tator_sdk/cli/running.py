@@ -1,4 +1,4 @@
-"""Verbs about a running Tator: ``status``, ``segmenter``, ``budget``."""
+"""Verbs about a running Tator: ``status``, ``segmenter``, ``words``, ``budget``."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ def register(app: typer.Typer) -> None:
     """Add the verbs."""
     app.command()(status)
     app.command()(segmenter)
+    app.command()(words)
     app.command()(budget)
 
 
@@ -67,6 +68,29 @@ def segmenter(
     there = api.get("segmenters")
     said = f"{chosen}" if chosen else f"{there['default']} (the default)"
     Console(highlight=False).print(f"project {project}: {escape(said)}; there are {', '.join(there['names'])}")
+
+
+def words(
+    project: Annotated[int, typer.Option("--project", "-p", help="The project's number in Label Studio's address.")],
+    keep: Annotated[str | None, typer.Option(metavar="WORDS", help="Keep these; 'all' for all classes.")] = None,
+    field: Annotated[str, typer.Option(help="Prompt field whose options hold. Default: the first.")] = "",
+    forget: Annotated[bool, typer.Option("--forget", help="Keep none any more.")] = False,
+    backend: Backend = None,
+) -> None:
+    """Show the words that are asked on every next picture of a project; keep others, or forget them.
+
+    Example: tator words --project 3 --keep "car, bus"
+    """
+    if forget and keep is not None:
+        raise TatorError("--keep and --forget exclude each other; give one of them.")
+    api, route = ControlApi(Settings(), backend), f"projects/{project}"
+    if keep is not None:
+        text = "" if keep.strip().lower() == "all" else keep.strip()
+        chosen = api.put(route, {"words": {"text": text, "field": field}})["words"]
+    else:
+        chosen = (api.put(route, {"words": None}) if forget else api.get(route))["words"]
+    said = f"'{chosen['text'] or 'all'}' is asked on every next picture" if chosen else "no words are kept"
+    Console(highlight=False).print(f"project {project}: {escape(said)}")
 
 
 def budget(
@@ -142,6 +166,7 @@ def _lines(now: Mapping[str, Any]) -> dict[str, str]:
         "device": now["device"],
         "model": now["model_version"],
         "segmenters": ", ".join(loaded),
+        "words": ", ".join(_model(one) for one in now["vlms"] if one["loaded"]),
         "warm": f"{len(now['warm'])} pictures, {in_units(warm)} of {in_units(now['budget_bytes'])}",
         "on disk": f"{in_units(now['store_bytes'])} of {in_units(now['store_budget_bytes'])}",
         "memory": f"engine {in_units(now['process_bytes'])}"
@@ -151,3 +176,8 @@ def _lines(now: Mapping[str, Any]) -> dict[str, str]:
         f"{now['dropped_preloads']} preloads dropped",
         "ran short": steps,
     }
+
+
+def _model(one: Mapping[str, Any]) -> str:
+    writing = "" if one["writing"] is None else f", writing ({one['writing']} tokens)"
+    return f"{one['version']}, {in_units(one['nbytes'])}{writing}"

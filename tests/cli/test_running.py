@@ -1,4 +1,4 @@
-"""``tator status``, ``segmenter`` and ``budget`` against the real application."""
+"""``tator status``, ``segmenter``, ``words`` and ``budget`` against the real application."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 from typer.testing import CliRunner
 from werkzeug.serving import make_server
 
+from tator_ml.projects import KeptWords
 from tator_sdk.cli import connecting
 from tator_sdk.cli.running import bytes_of, in_units
 from tator_sdk.errors import TatorError
@@ -56,6 +57,20 @@ def test_a_segmenter_is_chosen_by_name(address: str, running: Running) -> None:
         tator("segmenter", "--project", "3", "sam9", "--backend", address)
     assert "(the default)" in tator("segmenter", "--project", "3", "default", "--backend", address)
     assert "project 3: refine" in tator("assists", "--project", "3", "refine", "--backend", address)
+
+
+def test_kept_words_are_shown_set_and_forgotten(address: str, running: Running) -> None:
+    where = ("--project", "3", "--backend", address)
+    assert "no words are kept" in tator("words", *where)
+    assert "'car, bus' is asked on every next picture" in tator("words", *where, "--keep", " car, bus ")
+    assert running.services.projects.get(3).words == KeptWords("car, bus")
+    assert "'all' is asked" in tator("words", *where, "--keep", "all", "--field", "prompt")
+    assert running.services.projects.get(3).words == KeptWords("", "prompt")
+    assert "'all' is asked" in tator("words", *where)
+    with pytest.raises(TatorError, match="exclude each other"):
+        tator("words", *where, "--keep", "car", "--forget")
+    assert "no words are kept" in tator("words", *where, "--forget")
+    assert running.services.projects.get(3).words is None
 
 
 def test_the_budget_is_set_in_units_that_people_use(address: str, running: Running) -> None:

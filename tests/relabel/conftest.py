@@ -116,7 +116,7 @@ def settings() -> Settings:
 @pytest.fixture
 def studio(monkeypatch: pytest.MonkeyPatch) -> FakeStudio:
     made = FakeStudio()
-    for module in ("tator_sdk.studio", "training.relabel"):
+    for module in ("training.pushed", "training.relabel"):
         monkeypatch.setattr(f"{module}.open_studio", lambda _: made)
     monkeypatch.setattr("tator_sdk.bulk.open_bulk", lambda _: made.api())
     monkeypatch.setattr("tator_sdk.in_flight.SETTLE_SECONDS", 0.0)

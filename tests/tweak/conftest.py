@@ -150,8 +150,8 @@ def settings(tmp_path: Any) -> Settings:
 @pytest.fixture
 def studio(monkeypatch: pytest.MonkeyPatch) -> FakeStudio:
     made = FakeStudio()
-    for module in ("job", "apply", "undo"):
-        monkeypatch.setattr(f"training.tweak.{module}.open_studio", lambda _: made)
+    for module in ("tweak.job", "tweak.apply", "pushed"):
+        monkeypatch.setattr(f"training.{module}.open_studio", lambda _: made)
     monkeypatch.setattr("training.tweak.apply.Annotations.drafted", lambda _, task: set(made.drafts))
 
     class Pushes:
@@ -162,7 +162,7 @@ def studio(monkeypatch: pytest.MonkeyPatch) -> FakeStudio:
         def push(self, tasks: Sequence[int], prediction_of: Any, before: Any) -> Pushed:
             return made.push(self._version, tasks, prediction_of, before)
 
-    monkeypatch.setattr("training.tweak.job.PredictionsOfVersion", Pushes)
+    monkeypatch.setattr("training.sweep.PredictionsOfVersion", Pushes)
     return made
 
 

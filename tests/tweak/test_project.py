@@ -27,9 +27,9 @@ from tator_sdk.errors import TatorError
 from tator_sdk.geometry import Xyxy, iou_xyxy
 from tests.studio.test_head import until
 from training.cli import tweak as tweak_cli
+from training.journal import lines_of
 from training.starter.names import DISPLAY_NAMES
 from training.tweak.apply import CHANGES_FILE
-from training.tweak.journal import lines_of
 
 pytestmark = [pytest.mark.studio, pytest.mark.timeout(300)]
 

@@ -22,9 +22,9 @@ from tator_sdk.studio import StudioError
 from tests.tweak.conftest import EMPTY, LOOSE, LOOSER, POLYGON, PROJECT, SECOND, TRUTH, FakeStudio, Pager, Toy, box
 from tests.wire.conftest import scene_bytes
 from training.job import JobCancelled, LocalJob
+from training.journal import Journal, lines_of
 from training.tweak.apply import CHANGES_FILE
 from training.tweak.job import tweak
-from training.tweak.journal import Journal, lines_of
 from training.tweak.undo import restore
 
 GEOMETRY = ("x", "y", "width", "height")
@@ -308,7 +308,7 @@ def test_an_engine_that_is_away_is_waited_for_and_then_it_is_said(
             raise failures.pop()
         return answer(one)
 
-    monkeypatch.setattr("training.tweak.look.RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("training.sweep.RETRY_SECONDS", 0.05)
     monkeypatch.setattr(toy.engine, "answer", away)
     assert tweak(ask(), settings, job, toy.engine)["moved"] == 1
     failures += [EngineAway("Tator's engine is not running; start it with `tator up`.")] * 1000
@@ -391,8 +391,8 @@ def test_a_label_studio_that_is_away_for_a_moment_is_waited_for(
         return check
 
     studio.tasks.list, studio.before_write, studio.after_write = cut_off, fails("before"), fails("after")
-    for module in ("job", "apply"):
-        monkeypatch.setattr(f"training.tweak.{module}.WAITS_SECONDS", (0.01, 0.01))
+    for module in ("sweep", "tweak.apply"):
+        monkeypatch.setattr(f"training.{module}.WAITS_SECONDS", (0.01, 0.01))
     report = tweak(ask(in_place=True), settings, job, toy.engine, Fetches())
     assert all(left < 0 for left in away.values()), "each was away once"
     assert (report["tasks"], report["unreadable"], report["changed"]) == (3, 0, 3)

@@ -174,7 +174,11 @@ class Running:
 @pytest.fixture
 def settings(tmp_path: Path, pictures: PictureServer) -> Settings:
     return Settings(
-        home=tmp_path, label_studio_url=pictures.url, label_studio_api_key="legacy", image_timeout_seconds=1.0
+        home=tmp_path,
+        label_studio_url=pictures.url,
+        label_studio_api_key="legacy",
+        image_timeout_seconds=1.0,
+        qwen_model_name=str(tmp_path / "nowhere" / "Qwen2.5-VL-3B-Instruct"),
     )
 
 

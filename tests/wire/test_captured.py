@@ -186,12 +186,6 @@ def test_predictions_are_refined_where_the_project_asks_for_it(running: Running,
     assert result["model_version"] == "bright-1+toy-head-1"
 
 
-def test_words_without_a_model_are_said_on_the_strip(running: Running, payload: Any) -> None:
-    body = payload("predict_interactive_textarea_ui")["body"]
-    assert running.predict(body)[0]["result"] == []
-    assert "words" in (running.error(2) or "")
-
-
 def test_every_suggestion_is_recorded_with_its_prompt(running: Running, payload: Any) -> None:
     body = payload("predict_interactive_rectangle_ui")["body"]
     drawn = body["params"]["context"]["result"][0]

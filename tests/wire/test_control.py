@@ -137,7 +137,13 @@ def strip(running: Running, body: Any = None, project: int = 1, **how: Any) -> A
 
 
 def test_switches_of_the_strip(running: Running, payload: Any) -> None:
-    assert strip(running)["choices"] == {"classify": True, "refine": True, "preload": True, "output": None}
+    assert strip(running)["choices"] == {
+        "classify": True,
+        "refine": True,
+        "preload": True,
+        "output": None,
+        "words": None,
+    }
     assert strip(running, {"classify": False}).json["choices"]["classify"] is False
     assert running.services.projects.get(1).assists == ("refine",)
     assert strip(running, {"refine": False}).json["choices"]["refine"] is False

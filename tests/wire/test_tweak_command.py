@@ -93,7 +93,7 @@ def test_an_unknown_class_changes_nothing_and_the_known_ones_are_named(running: 
 
 
 def test_what_is_no_command_is_said(running: Running, typed: Any) -> None:
-    said = {"/find cars": "/tweak", "/": "/tweak", "red cars": "model for words", "": "model for words"}
+    said = {"/find cars": "/tweak", "/": "/tweak, /forget"}
     for words, sentence in said.items():
         assert regions_of(running, typed(words, box("a", "Ball", LOOSE))) == {}
         assert sentence in (running.error(2) or "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from training.cli import polygons, qwen, relabel, train, tweak, warm
+from training.cli import polygons, prelabel, qwen, relabel, train, tweak, warm
 
 
 def register(app: typer.Typer) -> None:
@@ -15,3 +15,4 @@ def register(app: typer.Typer) -> None:
     tweak.register(app)
     warm.register(app)
     polygons.register(app)
+    prelabel.register(app)

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import re
-import secrets
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from tator_ml import jobs
-from tator_ml.cli.jobs import follow, refuse_while_open, worker_lives
 from tator_ml.cli.serving import Home, read_settings
 from tator_sdk.errors import TatorError
 from tator_sdk.requests import Relabel
 from tator_sdk.settings import Settings
+from training.cli.project_job import ProjectJob, checked_id, delete_pushed, project_of
 
-JOB = re.compile(r"relabel-[A-Za-z0-9-]{1,80}")
-"""A job's id. Other predictions (``…/check`` of submitted annotations) have other endings, and are never deleted."""
+UNDO = "tator relabel --undo"
 
 
 def _help(field: str) -> str:
@@ -57,54 +51,18 @@ def relabel(
         return
     if project is None:
         raise TatorError("Say which project: tator relabel --project N.")
-    if here and detach:
-        raise TatorError("--here works in this process, so there is nothing to detach from; leave one of them out.")
     request = Relabel(project=project, dry_run=dry_run, limit=limit, least_probability=least_probability)
-    report: dict[str, Any] | None
-    if here or not (detach or worker_lives(settings)):
-        report = _run_here(settings, console, request)
-    else:
-        report = _run_queued(settings, console, request, detach)
+    title = f"classes of project {project}" + (", dry run" if dry_run else "")
+    job = ProjectJob(settings, console, "relabel", request, project, title, UNDO)
+    report = job.run(here, detach, lambda local: _work(request, settings, local), lambda _: not dry_run)
     if report is not None:
         show(console, settings, report)
 
 
-def _run_here(settings: Settings, console: Console, request: Relabel) -> dict[str, Any]:
-    from training.job import LocalJob
+def _work(request: Relabel, settings: Settings, job: Any) -> dict[str, Any]:
     from training.relabel import relabel as run
 
-    job_id = f"relabel-{request.project}-here-{secrets.token_hex(4)}"
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    try:
-        with Progress(*columns, console=console, transient=True) as bars:
-            bar = bars.add_task("starting", total=None)
-
-            def progress(done: int, total: int, what: str) -> None:
-                bars.update(bar, description=what, completed=done, total=total or None)
-
-            return run(request, settings, LocalJob(settings, job_id, progress))
-    except KeyboardInterrupt:
-        console.print(_how_to_undo(job_id))
-        raise
-
-
-def _run_queued(settings: Settings, console: Console, request: Relabel, detach: bool) -> dict[str, Any] | None:
-    wanted = request.model_dump(mode="json")
-    title = f"classes of project {request.project}" + (", dry run" if request.dry_run else "")
-    record = jobs.start(
-        settings, "relabel", wanted, project=request.project, title=title, unique=f"relabel:{request.project}"
-    )
-    if record.request != wanted:
-        console.print(f"{record.id} checks this project already; yours starts when it has ended (`tator jobs list`).")
-        return None
-    if detach:
-        console.print(f"{record.id} is {record.status}; `tator jobs show {record.id}` shows how it stands.")
-        return None
-    record = follow(settings, record.id, console)
-    if record.over and record.status != "done":
-        console.print(_how_to_undo(record.id))
-        raise typer.Exit(1)
-    return record.result
+    return run(request, settings, job)
 
 
 def show(console: Console, settings: Settings, report: dict[str, Any]) -> None:
@@ -141,7 +99,7 @@ def show(console: Console, settings: Settings, report: dict[str, Any]) -> None:
     dropped = f"; [red]Label Studio dropped {report['dropped']}[/]" if report["dropped"] else ""
     console.print(f"New predictions: {report['pushed']}{there}{dropped}.")
     console.print(_how_to_see(report), soft_wrap=True)  # they hold what is there to be copied
-    console.print(_how_to_undo(report["job"]), soft_wrap=True)
+    console.print(f"To take back whatever was pushed: {UNDO} {report['job']}", soft_wrap=True)
 
 
 def _left_out(report: dict[str, Any]) -> str:
@@ -173,42 +131,9 @@ def _how_to_see(report: dict[str, Any]) -> str:
     )
 
 
-def _how_to_undo(job_id: str) -> str:
-    return f"To take back whatever was pushed: tator relabel --undo {job_id}"
-
-
 def _undo(settings: Settings, console: Console, job_id: str, project: int | None, yes: bool) -> None:
     """Delete exactly the predictions of a job."""
-    from tator_sdk.studio import open_studio, prediction_ids, sentences
-
-    if not JOB.fullmatch(job_id):
-        raise TatorError(
-            f"'{job_id}' is not the whole id of a relabel job, such as relabel-3-7f2a; see `tator jobs list`."
-        )
-    refuse_while_open(settings, job_id)
-    project = project or _project_of(settings, job_id)
-    studio: Any = open_studio(settings)
-    url = settings.label_studio_url
-    numbers = [
-        number for number, _ in prediction_ids(studio, url, project, lambda version: version.endswith(f"/{job_id}"))
-    ]
-    if not numbers:
+    checked_id(settings, "relabel", job_id)
+    project = project or project_of(settings, "relabel", job_id)
+    if not delete_pushed(settings, console, job_id, project, yes):
         console.print(f"Project {project} has no prediction of {job_id}: nothing was deleted.")
-        return
-    if not yes and not typer.confirm(f"Delete all predictions of {job_id} in project {project} ({len(numbers)})?"):
-        console.print("Nothing was deleted.")
-        raise typer.Exit(1)
-    with sentences(url), Progress(console=console, transient=True) as bars:
-        for number in bars.track(numbers, description="deleting"):
-            studio.predictions.delete(number)
-    console.print(f"Predictions deleted from project {project}: {len(numbers)} of {job_id}; annotations stay.")
-
-
-def _project_of(settings: Settings, job_id: str) -> int:
-    try:
-        return int(json.loads((settings.home / "jobs" / job_id / "report.json").read_text())["project"])
-    except (OSError, ValueError, KeyError):
-        pass
-    if found := re.match(r"relabel-(\d+)-", job_id):
-        return int(found[1])
-    raise TatorError(f"It is not known which project {job_id} belongs to; add --project N.")

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import re
-import secrets
 from typing import Annotated, Any
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress
 from rich.table import Table
 
-from tator_ml import jobs
-from tator_ml.cli.jobs import follow, progress_columns, worker_lives
 from tator_ml.cli.serving import Home, read_settings
-from tator_sdk.cli.options import option_name
 from tator_sdk.errors import TatorError
 from tator_sdk.requests import Tweak
 from tator_sdk.settings import Settings
+from training.cli.project_job import ProjectJob, made
 
-JOB = re.compile(r"tweak-[A-Za-z0-9-]{1,80}")
-A_NIGHT_SECONDS = 24 * 3600
+UNDO = "tator tweak --undo"
 
 
 def _help(field: str) -> str:
@@ -69,71 +61,34 @@ def tweak(
         return
     if project is None:
         raise TatorError("Say which project: tator tweak --project N.")
-    if here and detach:
-        raise TatorError("--here works in this process, so there is nothing to detach from; leave one of them out.")
-    request = _request(
-        project=project, classes=tuple(classes or ()), view=view, tasks=tuple(tasks or ()), in_place=in_place,
+    request = made(
+        Tweak, project=project, classes=tuple(classes or ()), view=view, tasks=tuple(tasks or ()), in_place=in_place,
         classify=classify, segmenter=segmenter, in_flight=in_flight, pictures=pictures, dry_run=dry_run,
     )  # fmt: skip
-    report: dict[str, Any] | None
-    if here or not (detach or worker_lives(settings)):
-        report = _run_here(settings, console, request)
-    else:
-        report = _run_queued(settings, console, request, detach)
+    title = f"boxes of project {project}" + (", dry run" if dry_run else "")
+    job = ProjectJob(settings, console, "tweak", request, project, title, UNDO)
+    report = job.run(
+        here, detach, lambda local: _work(request, settings, local), lambda one: _began(settings, request, one)
+    )
     if report is not None:
         show(console, settings, report)
 
 
-def _request(**fields: Any) -> Tweak:
-    try:
-        return Tweak(**fields)
-    except ValidationError as error:
-        first = error.errors()[0]
-        hint = option_name(str(first["loc"][0])) if first["loc"] else None
-        raise typer.BadParameter(first["msg"].removeprefix("Value error, "), param_hint=hint) from error
-
-
-def _run_here(settings: Settings, console: Console, request: Tweak) -> dict[str, Any]:
-    from training.job import LocalJob
-    from training.tweak.apply import CHANGES_FILE
+def _work(request: Tweak, settings: Settings, job: Any) -> dict[str, Any]:
     from training.tweak.job import tweak as run
+
+    return run(request, settings, job)
+
+
+def _began(settings: Settings, request: Tweak, job_id: str) -> bool:
+    """Whether a job may have changed something; a queued one may have run on another host."""
+    from training.tweak.apply import CHANGES_FILE
     from training.tweak.look import FOUND_FILE
 
-    job_id = f"tweak-{request.project}-here-{secrets.token_hex(4)}"
-    try:
-        with Progress(*progress_columns(), console=console, transient=True, disable=not console.is_terminal) as bars:
-            bar = bars.add_task("starting", total=None)
-
-            def progress(done: int, total: int, what: str) -> None:
-                bars.update(bar, description=escape(what), completed=done, total=total or None)
-
-            return run(request, settings, LocalJob(settings, job_id, progress))
-    except (KeyboardInterrupt, TatorError):
-        begun = CHANGES_FILE if request.in_place else FOUND_FILE
-        if not request.dry_run and (settings.home / "jobs" / job_id / begun).exists():
-            console.print(_how_to_undo(job_id), soft_wrap=True)
-        raise
-
-
-def _run_queued(settings: Settings, console: Console, request: Tweak, detach: bool) -> dict[str, Any] | None:
-    wanted = request.model_dump(mode="json")
-    title = f"boxes of project {request.project}" + (", dry run" if request.dry_run else "")
-    record = jobs.start(
-        settings, "tweak", wanted, project=request.project, title=title, unique=f"tweak:{request.project}",
-        timeout_seconds=A_NIGHT_SECONDS,
-    )  # fmt: skip
-    if record.request != wanted:
-        console.print(f"{record.id} works on this project already; yours starts when it has ended (`tator jobs list`).")
-        return None
-    if detach:
-        console.print(f"{record.id} is {record.status}; `tator jobs show {record.id}` shows how it stands.")
-        return None
-    record = follow(settings, record.id, console)
-    if record.over and record.status != "done":
-        if not request.dry_run:
-            console.print(_how_to_undo(record.id), soft_wrap=True)
-        raise typer.Exit(1)
-    return record.result
+    if request.dry_run or "-here-" not in job_id:
+        return not request.dry_run
+    begun = CHANGES_FILE if request.in_place else FOUND_FILE
+    return (settings.home / "jobs" / job_id / begun).exists()
 
 
 def show(console: Console, settings: Settings, report: dict[str, Any]) -> None:
@@ -212,7 +167,7 @@ def _show_effect(console: Console, report: dict[str, Any]) -> None:
                 "Annotation, or open a task and look at its predictions.",
                 soft_wrap=True,
             )
-    console.print(_how_to_undo(report["job"]), soft_wrap=True)
+    console.print(f"To take back whatever was changed: {UNDO} {report['job']}", soft_wrap=True)
 
 
 def _left_out(report: dict[str, Any]) -> str:
@@ -231,22 +186,3 @@ def _counted(counts: dict[str, int]) -> str:
 
 def _count(count: int, noun: str) -> str:
     return f"1 {noun}" if count == 1 else f"{count} {noun}{'es' if noun.endswith('x') else 's'}"
-
-
-def _how_to_undo(job_id: str) -> str:
-    return f"To take back whatever was changed: tator tweak --undo {job_id}"
-
-
-def project_of(settings: Settings, job_id: str) -> int:
-    """The project that a job worked on.
-
-    Raises:
-        TatorError: nothing says so.
-    """
-    try:
-        return int(json.loads((settings.home / "jobs" / job_id / "report.json").read_text())["project"])
-    except (OSError, ValueError, KeyError):
-        pass
-    if found := re.match(r"tweak-(\d+)-", job_id):
-        return int(found[1])
-    raise TatorError(f"It is not known which project {job_id} belongs to; add --project N.")

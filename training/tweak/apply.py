@@ -23,7 +23,7 @@ from tator_sdk.patience import WAITS_SECONDS
 from tator_sdk.settings import Settings
 from tator_sdk.studio import StudioError, open_studio, sentences
 from training.job import Job
-from training.tweak.journal import Journal, line_at, lines_of
+from training.journal import Journal, line_at, lines_of
 from training.tweak.look import FOUND_FILE, changes_of, mark_of
 
 CHANGES_FILE = "changes.jsonl"

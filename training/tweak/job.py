@@ -10,32 +10,31 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Protocol
 
 from label_config.errors import LabelConfigError
 from label_config.interface import Interface
 from label_config.reader import read_cached
+from tator_ml.asking import AnswersAsks
 from tator_ml.engine.client import EngineClient
 from tator_ml.engine.head import write_whole
 from tator_ml.engine.messages import Status
 from tator_ml.images.fetch import ImageFetcher
 from tator_ml.learning.stores import head_registry, image_store, project_choices
 from tator_ml.standing import class_named
-from tator_ml.tweaking import AnswersAsks
 from tator_sdk.errors import TatorError
-from tator_sdk.patience import WAITS_SECONDS
-from tator_sdk.push import PredictionsOfVersion, Pushed
+from tator_sdk.push import Pushed
 from tator_sdk.requests import Tweak
 from tator_sdk.settings import Settings
-from tator_sdk.studio import StudioError, open_studio, sentences
+from tator_sdk.studio import open_studio, sentences
 from training.job import Job, run_job
+from training.journal import lines_of
+from training.selection import selected_tasks
+from training.sweep import Fetches, push_found
 from training.tweak.apply import Annotations, Written, apply
-from training.tweak.journal import line_at, lines_of
-from training.tweak.look import FOUND_FILE, Fetches, How, Looking, offer_of, offers
+from training.tweak.look import FOUND_FILE, How, Looking, offer_of
 from training.tweak.pictures import draw_sheet
 from training.tweak.report import Report
-from training.tweak.selection import selected_tasks
 
 PLAN_FILE, REPORT_FILE = "plan.json", "report.json"
 
@@ -89,7 +88,10 @@ def tweak(
     how = How(request, interface, plan["classes"], plan["segmenter"], plan["head"], plan["version"])
     own = None if fetcher else ImageFetcher(settings, store)
     try:
-        _look(studio, settings, Looking(how, job, engine, fetcher or own, settings.engine_patience_seconds))  # type: ignore[arg-type]
+        looking = Looking(how, job, engine, fetcher or own, settings.engine_patience_seconds)  # type: ignore[arg-type]
+        looking.look(
+            lambda: selected_tasks(studio, settings.label_studio_url, request.project, request.view, request.tasks)
+        )
     finally:
         if own is not None:
             own.close()
@@ -99,7 +101,7 @@ def tweak(
         with Annotations(settings) as annotations:
             written = apply(job, annotations)
     elif not request.dry_run:
-        pushed = _push(request, settings, job, plan["version"])
+        pushed = push_found(settings, request.project, plan["version"], job, job.folder / FOUND_FILE, offer_of)
     for task in pushed.dropped:
         found.note(f"Label Studio does not keep the prediction of task {task}.")
     for one in written.skipped:
@@ -115,7 +117,7 @@ def tweak(
         "dry_run": request.dry_run,
         **found.as_json(),
         **_effect(pushed, written),
-        "offered_tasks": sum(1 for _ in offers(job.folder / FOUND_FILE)),
+        "offered_tasks": sum(offer_of(line) is not None for _, line in lines_of(job.folder / FOUND_FILE)),
         "sheet": str(sheet) if sheet else None,
         "project_shows": about.model_version,
         "seconds": round(time.monotonic() - begun, 2),
@@ -125,20 +127,6 @@ def tweak(
         job.log(note)
     job.log(_summary(report))
     return report
-
-
-def _look(studio: Any, settings: Settings, looking: Looking) -> None:
-    """Look at all tasks; a Label Studio that is away for a moment is asked again for those that are left."""
-    for seconds in (*WAITS_SECONDS, None):
-        try:
-            total, tasks = selected_tasks(studio, settings.label_studio_url, looking.request)
-            looking.look(tasks, total)
-            return
-        except StudioError as error:
-            if seconds is None or not error.passing:
-                raise
-            looking.job.log(f"goes on in {seconds:g} s: {error}")
-            time.sleep(seconds)
 
 
 def _effect(pushed: Pushed, written: Written) -> dict[str, Any]:
@@ -168,24 +156,6 @@ def _plan(request: Tweak, settings: Settings, job: Job, engine: Engine, interfac
     plan = {"segmenter": segmenter, "head": head, "version": f"{version}/{job.id}", "classes": classes}
     write_whole(path, json.dumps(plan).encode())
     return plan
-
-
-def _push(request: Tweak, settings: Settings, job: Job, version: str) -> Pushed:
-    """Push what was found, each task's prediction once."""
-    path: Path = job.folder / FOUND_FILE
-    places = dict(offers(path))
-    if not places:
-        return Pushed(0, 0, ())
-
-    def prediction_of(task: int) -> dict[str, Any]:
-        return offer_of(line_at(path, places[task]))
-
-    def before(done: int) -> None:
-        job.progress(done, len(places), "pushing predictions")
-        job.check()
-
-    job.check()
-    return PredictionsOfVersion(settings, request.project, version).push(list(places), prediction_of, before)
 
 
 def _summary(report: Mapping[str, Any]) -> str:

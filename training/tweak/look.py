@@ -4,60 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from label_config.interface import Interface
-from tator_ml.engine.client import EngineAway
-from tator_ml.engine.messages import Answer, Ask, Busy
+from tator_ml.asking import AnswersAsks
 from tator_ml.images.decode import ImageError
-from tator_ml.images.fetch import ImageRef
 from tator_ml.standing import Change, StandingBox, rewritten, standing_boxes, with_labels
-from tator_ml.tweaking import AnswersAsks, Tweaked, Tweaker, kept_because
+from tator_ml.tweaking import Tweaked, Tweaker, kept_because
 from tator_sdk.annotations import addresses_of
 from tator_sdk.requests import Tweak
 from training.job import Job
-from training.tweak.journal import Journal, lines_of
+from training.sweep import Fetches, Line, Patient, Stopped, Sweep
 
 FOUND_FILE = "found.jsonl"
-RETRY_SECONDS = 1.0
-MOST_POSTPONED = 1000  # tasks with pictures that could not be had, tried once more in the end
-
-
-class Fetches(Protocol):
-    """Addresses → pictures in the store."""
-
-    def fetch(self, address: str, task_id: int | None = None) -> ImageRef:
-        """Bring the picture of an address into the store."""
-        ...
-
-
-class Patient:
-    """An engine that is waited for while it is away or busy: it is started again by itself."""
-
-    def __init__(self, engine: AnswersAsks, patience_seconds: float, stopped: threading.Event) -> None:
-        self._engine = engine
-        self._patience_seconds = patience_seconds
-        self._stopped = stopped
-
-    def answer(self, ask: Ask) -> Answer:
-        """Answer prompts.
-
-        Raises:
-            EngineError: it is away for too long, or cannot answer.
-        """
-        until = time.monotonic() + self._patience_seconds
-        while True:
-            try:
-                return self._engine.answer(ask)
-            except (EngineAway, Busy):
-                if time.monotonic() > until or self._stopped.wait(RETRY_SECONDS):
-                    raise
 
 
 @dataclass(frozen=True)
@@ -81,82 +42,37 @@ class How:
     version: str
 
 
-class _Stopped(Exception):
-    """The job ends; a picture that is being worked on is given up."""
-
-
 class Looking:
     """Looks at tasks, a bounded number at once; may be begun again, and goes on with those that are left.
 
     Attributes:
         request: which boxes, and what for.
-        job: that is told.
     """
 
     def __init__(self, how: How, job: Job, engine: AnswersAsks, fetcher: Fetches, patience_seconds: float) -> None:
         self.request = how.request
-        self.job = job
         self._how = how
-        self._stopped = threading.Event()
+        self._sweep = Sweep(job, job.folder / FOUND_FILE, how.request.in_flight)
         self._tweaker = Tweaker(
-            Patient(engine, patience_seconds, self._stopped),
+            Patient(engine, patience_seconds, self._sweep.stopped),
             how.interface,
             how.segmenter,
             how.head,
             how.request.classify,
         )
         self._fetcher = fetcher
-        self._path: Path = job.folder / FOUND_FILE
 
-    def look(self, tasks: Iterator[Any], total: int) -> None:
+    def look(self, select: Callable[[], tuple[int, Iterator[Any]]]) -> None:
         """Look at all tasks that an earlier attempt of the job has not looked at.
 
         Args:
-            tasks: as the SDK gives them, with their annotations.
-            total: how many there are.
+            select: asks for the tasks, as the SDK gives them with their annotations, and how many there are.
 
         Raises:
             TatorError: nobody can answer.
             JobCancelled, JobLost: the job is to stop; what is written stays.
         """
-        done = {int(line["task"]) for _, line in lines_of(self._path)}
-        before, begun, boxes = len(done), time.monotonic(), 0
-        self._stopped.clear()
-        if before:
-            self.job.log(f"goes on behind {before} tasks that were looked at before")
-        pool = ThreadPoolExecutor(self.request.in_flight, thread_name_prefix="tator-tweak")
-        running: dict[Future[dict[str, Any]], Any] = {}
-        postponed: list[Any] = []
-        try:
-            with Journal(self._path) as journal:
-
-                def collect(keep: int, most: int = MOST_POSTPONED) -> None:
-                    nonlocal boxes, before
-                    while len(running) > keep:
-                        for future in wait(running, return_when=FIRST_COMPLETED).done:
-                            task, line = running.pop(future), future.result()
-                            if line["unreadable"] and len(postponed) < most:
-                                postponed.append(task)
-                                continue
-                            journal.write(line)
-                            before += 1
-                            boxes += sum(len(one["boxes"]) for one in line["annotations"])
-                        rate = boxes / max(time.monotonic() - begun, 1e-3)
-                        self.job.progress(before, max(total, before), f"tightening boxes, {rate:.0f} a second")
-
-                for task in tasks:
-                    if int(task.id) not in done:
-                        collect(self.request.in_flight - 1)
-                        running[pool.submit(self._task, task)] = task
-                collect(0)
-                again, postponed = postponed, []
-                for task in again:  # Label Studio may have been away for a moment
-                    collect(self.request.in_flight - 1, 0)
-                    running[pool.submit(self._task, task)] = task
-                collect(0, 0)
-        finally:
-            self._stopped.set()
-            pool.shutdown(cancel_futures=True)
+        self._sweep.over(select, self._task, _boxes_in, lambda boxes, s: f"tightening boxes, {boxes / s:.0f} a second")
 
     def _task(self, task: Any) -> dict[str, Any]:
         """One line of the journal."""
@@ -201,8 +117,8 @@ class Looking:
                     raise ImageError(f"it has no picture for '{place[0]}'")
                 ref = self._fetcher.fetch(addresses[place], task)
                 for part in self._tweaker.tweak(ref, some):
-                    if self._stopped.is_set():
-                        raise _Stopped
+                    if self._sweep.stopped.is_set():
+                        raise Stopped
                     made += [(one, ref.image) for one in part]
                 if self._tweaker.without_class:
                     notes.append(f"Classes are not offered: {self._tweaker.without_class}")
@@ -232,6 +148,10 @@ class Looking:
         }
 
 
+def _boxes_in(line: Line) -> int:
+    return sum(len(one["boxes"]) for one in line["annotations"])
+
+
 def mark_of(result: object) -> str:
     """A digest of an annotation's results, the same for equal ones."""
     return hashlib.sha256(json.dumps(result, sort_keys=True).encode()).hexdigest()
@@ -246,16 +166,9 @@ def changes_of(annotation: Mapping[str, Any]) -> dict[str, Change]:
     }
 
 
-def offers(path: Path) -> Iterator[tuple[int, int]]:
-    """Tasks that a prediction is offered for, each with the place of its line in the journal."""
-    for offset, line in lines_of(path):
-        if any(one["offer"] for one in line["annotations"]):
-            yield int(line["task"]), offset
-
-
-def offer_of(line: Mapping[str, Any]) -> dict[str, Any]:
-    """The prediction in a journal's line."""
-    return next(dict(one["offer"]) for one in line["annotations"] if one["offer"])
+def offer_of(line: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The prediction in a journal's line; None where it has none."""
+    return next((dict(one["offer"]) for one in line["annotations"] if one["offer"]), None)
 
 
 def _entry(one: Tweaked, image: str) -> dict[str, Any]:

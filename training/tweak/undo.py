@@ -1,24 +1,20 @@
-"""What a job did to a project, taken back: predictions deleted, boxes put where they were.
+"""What a job did to annotations, taken back: boxes put where they were.
 
 Safe to repeat and to break off: every annotation is compared with what the job made of it first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tator_sdk.settings import Settings
-from tator_sdk.studio import open_studio, prediction_ids, sentences
+from training.journal import line_at
+from training.pushed import Watch
 from training.tweak.apply import CHANGES_FILE, DRAFTED, GONE, Annotations, begun_of, record_of
-from training.tweak.journal import line_at
 
 CHANGED = "a person changed it since"
-
-Watch = Callable[[int, int], None]
-"""Takes how many are done, of how many."""
 
 
 @dataclass
@@ -29,12 +25,10 @@ class Undone:
         restored: annotations whose boxes stand where they stood.
         there: annotations that stood so already.
         skipped: those that were left, each with its task and the reason.
-        deleted: predictions that are gone.
     """
 
     restored: int = 0
     there: int = 0
-    deleted: int = 0
     skipped: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -74,29 +68,3 @@ def restore(settings: Settings, folder: Path, watch: Watch = lambda done, total:
             undone.restored += 1
     watch(len(begun), len(begun))
     return undone
-
-
-def predictions_of(settings: Settings, project: int, job_id: str) -> list[int]:
-    """Ids of the predictions that a job pushed.
-
-    Raises:
-        StudioError: Label Studio does not answer.
-    """
-    studio: Any = open_studio(settings)
-    found = prediction_ids(studio, settings.label_studio_url, project, lambda one: one.endswith(f"/{job_id}"))
-    return [number for number, _ in found]
-
-
-def delete_predictions(settings: Settings, numbers: list[int], watch: Watch = lambda done, total: None) -> int:
-    """Delete them; returns how many.
-
-    Raises:
-        StudioError: Label Studio does not answer.
-    """
-    studio: Any = open_studio(settings)
-    with sentences(settings.label_studio_url):
-        for count, number in enumerate(numbers):
-            watch(count, len(numbers))
-            studio.predictions.delete(number)
-    watch(len(numbers), len(numbers))
-    return len(numbers)

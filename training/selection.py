@@ -1,4 +1,4 @@
-"""Which tasks a request means: a project's labelled ones, a view's, or those that were named."""
+"""Which tasks a request means: a project's, a view's, or those that were named."""
 
 from __future__ import annotations
 
@@ -7,29 +7,43 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tator_sdk.errors import TatorError
-from tator_sdk.requests import Tweak
 from tator_sdk.studio import LABELLED, StudioError, sentences
 
 PAGE_TASKS = 100
 NAMED_TOGETHER = 50  # tasks in one query, which travels in an address
 
 
-def selected_tasks(studio: Any, url: str, request: Tweak) -> tuple[int, Iterator[Any]]:
+def selected_tasks(
+    studio: Any,
+    url: str,
+    project: int,
+    view: int | None = None,
+    tasks: Sequence[int] = (),
+    query: str | None = LABELLED,
+) -> tuple[int, Iterator[Any]]:
     """How many tasks are meant, and the tasks, each once, fetched a page at a time.
 
     Reading one by one with ``tasks.get`` would count as opening it, and Label Studio would ask the backend.
 
+    Args:
+        studio: the SDK's client.
+        url: where it is, for messages.
+        project: its number.
+        view: only those of this view of the Data Manager.
+        tasks: only these.
+        query: where neither is given, a filter as Label Studio takes it; None for all of the project.
+
     Raises:
         TatorError: there is no such view or task in the project; or from the iteration.
     """
-    if request.tasks:
-        return _named(studio, url, request)
-    chosen: dict[str, Any] = {"query": LABELLED}
-    if request.view is not None:
-        _check_view(studio, url, request.project, request.view)
-        chosen = {"view": request.view}
+    if tasks:
+        return _named(studio, url, project, tasks)
+    chosen: dict[str, Any] = {"query": query} if query else {}
+    if view is not None:
+        _check_view(studio, url, project, view)
+        chosen = {"view": view}
     with sentences(url):
-        pager = studio.tasks.list(project=request.project, page_size=PAGE_TASKS, **chosen)
+        pager = studio.tasks.list(project=project, page_size=PAGE_TASKS, **chosen)
     return int(pager.response.total), _each(pager, url)
 
 
@@ -58,16 +72,16 @@ def _each(pager: Any, url: str) -> Iterator[Any]:
                 yield task
 
 
-def _named(studio: Any, url: str, request: Tweak) -> tuple[int, Iterator[Any]]:
-    wanted = list(dict.fromkeys(request.tasks))
+def _named(studio: Any, url: str, project: int, tasks: Sequence[int]) -> tuple[int, Iterator[Any]]:
+    wanted = list(dict.fromkeys(tasks))
     found: dict[int, Any] = {}
     for begin in range(0, len(wanted), NAMED_TOGETHER):
         with sentences(url):
             query = _query(wanted[begin : begin + NAMED_TOGETHER])
-            found |= {t.id: t for t in studio.tasks.list(project=request.project, query=query, page_size=PAGE_TASKS)}
+            found |= {t.id: t for t in studio.tasks.list(project=project, query=query, page_size=PAGE_TASKS)}
     missing = [str(number) for number in wanted if number not in found]
     if missing:
-        raise StudioError(f"Project {request.project} has no task {', '.join(missing[:10])}; check the numbers.")
+        raise StudioError(f"Project {project} has no task {', '.join(missing[:10])}; check the numbers.")
     return len(wanted), iter([found[number] for number in wanted])
 
 

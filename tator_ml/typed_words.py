@@ -1,0 +1,122 @@
+"""Words in the prompt field → regions: asked in the time that Label Studio has, told on the strip, kept if wished."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
+from time import monotonic
+
+from label_config.word_options import word_options
+from tator_ml.assists import AssistError
+from tator_ml.commands import Done, Typed, on_screen
+from tator_ml.engine.messages import EngineError
+from tator_ml.found_objects import Placed, placed_regions
+from tator_ml.images.decode import ImageError
+from tator_ml.projects import KeptWords
+from tator_ml.services import Services
+from tator_ml.words import Manner, Worded, WordFinder
+
+ALL = ("all", "*")
+"""Words for all classes: the editor sends no empty text."""
+
+TICK_SECONDS = 1.0
+ENGINE_SHARE = 0.95  # of the time; the rest is for fetching the picture and for writing the answer
+
+
+def find(typed: Typed) -> Done:
+    """Find what the words name, in the manner of the field's options.
+
+    Objects that stand on the picture already are left out.
+
+    Raises:
+        TatorError: with a sentence.
+    """
+    services, begun = typed.services, monotonic()
+    options = word_options(typed.control.options)
+    model = services.qwen.active(typed.project)
+    agreement = services.settings.guard_agreement
+    manner = Manner.of(typed.interface, typed.control, typed.image_name, options, typed.choices, model, agreement)
+    words = all_or(typed.argument, manner.interface.labels)
+    standing, unclear = _standing(typed)
+    ref = typed.fetch()
+    finder = WordFinder(services.engine, manner)
+    seconds = services.settings.answer_timeout_seconds - (monotonic() - begun)
+
+    def ask() -> Worded:
+        about = f"{typed.project}/{typed.task.get('id')}/words"
+        return finder.find(ref, words, seconds * ENGINE_SHARE, standing, "click", about, (typed.prompt_id,))
+
+    try:
+        worded = in_time(services, typed.project, finder, ask, seconds)
+    except ImageError:
+        services.images.forget(ref)
+        raise
+    said = said_of(worded, words, monotonic() - begun)
+    if unclear:
+        said += "; several annotations stand on this task, so it may repeat what yours has"
+    if options.keep_prompt and typed.project is not None:
+        services.choose(typed.project, words=KeptWords(words, typed.control.name))
+        said += "; kept for the next pictures (/forget ends that)"
+    return Done(worded.regions, said, worded.model_version, worded.was_warm)
+
+
+def all_or(words: str, labels: tuple[str, ...]) -> str:
+    """The words, or none where all classes are meant."""
+    meant = words.strip()
+    return "" if meant.lower() in ALL and meant not in labels else meant
+
+
+def in_time(
+    services: Services, project: int | None, finder: WordFinder, ask: Callable[[], Worded], seconds: float
+) -> Worded:
+    """What asking comes to; the strip tells how far it is.
+
+    Raises:
+        AssistError: it takes longer.
+        TatorError: with a sentence.
+    """
+    begun = monotonic()
+    pool = ThreadPoolExecutor(1, thread_name_prefix="tator-words")
+    asking = pool.submit(ask)
+    try:
+        while True:
+            passed = monotonic() - begun
+            services.notices.progressed(project, f"{finder.doing}, {_tokens(services)}{passed:.0f} s…")
+            try:
+                return asking.result(max(0.05, min(TICK_SECONDS, seconds - passed)))
+            except FutureTimeout:
+                if asking.done():  # it ended just now, or by a time-out of its own
+                    return asking.result()
+                if monotonic() - begun >= seconds:
+                    raise AssistError(
+                        f"No answer within {seconds:.0f} s: the model is loading or busy; try again in a moment."
+                    ) from None
+    finally:
+        services.notices.progressed(project, None)
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _tokens(services: Services) -> str:
+    """How much the model has written so far, in words; nothing where that is not known."""
+    try:
+        writing = [one.writing for one in services.engine.status().vlms if one.writing]
+    except EngineError:
+        return ""
+    return f"{max(writing)} tokens, " if writing else ""
+
+
+def said_of(worded: Worded, words: str, seconds: float) -> str:
+    """An answer for the strip."""
+    counted = ", ".join(f"{count} {label}" for label, count in worded.counts.items())
+    what = f"'{words[:60]}'" if words else "any class"
+    found = counted or f"nothing {'new' if worded.standing else 'found'} for {what}"
+    return "; ".join([f"{found} in {seconds:.1f} s", *worded.left_out])
+
+
+def _standing(typed: Typed) -> tuple[list[Placed], bool]:
+    """What stands on the picture; and whether it is unclear which annotation is open."""
+    try:
+        return placed_regions(on_screen(typed.task, typed.prompt_id), typed.image_name), False
+    except AssistError:
+        return [], True

@@ -1,0 +1,219 @@
+"""The job ``prelabel``: ask about every picture, push what was found as predictions, report.
+
+Each step is taken up where a killed attempt left it: what was asked is in the job's folder, task by task; predictions
+are pushed as one model version, which each task has once.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any, Protocol
+
+from label_config.errors import LabelConfigError
+from label_config.interface import Control, Interface
+from label_config.reader import read_cached
+from label_config.word_options import WordOptions, word_options
+from tator_ml.assists import AssistError
+from tator_ml.engine.client import EngineClient
+from tator_ml.engine.head import write_whole
+from tator_ml.engine.messages import Status
+from tator_ml.images.fetch import ImageFetcher
+from tator_ml.learning.stores import head_registry, image_store, project_choices
+from tator_ml.projects import ProjectChoices
+from tator_ml.typed_words import all_or
+from tator_ml.vlm.registry import QwenEntry, qwen_registry
+from tator_ml.words import AnswersWords, Manner, short_name
+from tator_sdk.errors import TatorError
+from tator_sdk.push import Pushed
+from tator_sdk.requests import Prelabel
+from tator_sdk.settings import Settings
+from tator_sdk.studio import UNLABELLED, open_studio, sentences
+from training.job import Job, run_job
+from training.journal import lines_of
+from training.prelabel.look import FOUND_FILE, How, Looking, offer_of
+from training.selection import selected_tasks
+from training.sweep import Fetches, push_found
+
+PLAN_FILE, REPORT_FILE = "plan.json", "report.json"
+MOST_NOTES = 100
+
+
+class Engine(AnswersWords, Protocol):
+    """What this job needs of an engine."""
+
+    def segmenter_version(self, name: str | None = None) -> str:
+        """Version of the segmenter of a name."""
+        ...
+
+    def status(self) -> Status:
+        """What the engine is doing now."""
+        ...
+
+
+def run(job_id: str, request: dict[str, Any]) -> dict[str, Any]:
+    """Ask about the pictures of a :class:`Prelabel` request, given as JSON values, as a worker's job."""
+    return run_job(job_id, lambda job, settings: prelabel(Prelabel.model_validate(request), settings, job))
+
+
+def prelabel(
+    request: Prelabel, settings: Settings, job: Job, engine: Engine | None = None, fetcher: Fetches | None = None
+) -> dict[str, Any]:
+    """Offer what a model finds in a project's pictures as predictions.
+
+    Args:
+        request: which pictures, and what to find.
+        settings: of this installation.
+        job: takes progress and log; may stop the work; its folder keeps what was found.
+        engine: by default the running one.
+        fetcher: of pictures; by default one over the settings' store.
+
+    Returns:
+        What was asked, found and pushed, as JSON values; also in ``report.json`` of the job's folder.
+
+    Raises:
+        TatorError: in a sentence.
+    """
+    begun = time.monotonic()
+    studio: Any = open_studio(settings)
+    with sentences(settings.label_studio_url):
+        about = studio.projects.get(request.project)
+    try:
+        interface = read_cached(str(about.label_config or ""))
+    except LabelConfigError as error:
+        raise TatorError(str(error)) from error
+    store = image_store(settings)
+    engine = engine or EngineClient(settings, store, head_registry(settings).files)
+    request = request.model_copy(update={"prompt": all_or(request.prompt, interface.labels)})
+    how = _how(request, settings, job, engine, interface)
+    own = None if fetcher else ImageFetcher(settings, store)
+    try:
+        looking = Looking(how, job, engine, fetcher or own, settings.engine_patience_seconds)  # type: ignore[arg-type]
+        query = None if request.labelled else UNLABELLED
+        looking.look(
+            lambda: selected_tasks(
+                studio, settings.label_studio_url, request.project, request.view, request.tasks, query
+            )
+        )
+    finally:
+        if own is not None:
+            own.close()
+    path = job.folder / FOUND_FILE
+    found = _counted(line for _, line in lines_of(path))
+    pushed = Pushed(0, 0, ())
+    if not request.dry_run:
+        pushed = push_found(settings, request.project, how.version, job, path, offer_of)
+    found["notes"] += [
+        f"Label Studio has no prediction of task {task}: {pushed.reasons.get(task, 'it dropped it')}."
+        for task in pushed.dropped
+    ]
+    report = {
+        "project": request.project,
+        "job": job.id,
+        "prompt": request.prompt,
+        "model": how.manners[0].model_name,
+        "mode": how.manners[0].options.mode,
+        "model_version": how.version,
+        "dry_run": request.dry_run,
+        **found,
+        "pushed": pushed.created,
+        "already_there": pushed.there,
+        "dropped": len(pushed.dropped),
+        "project_shows": about.model_version,
+        "seconds": round(time.monotonic() - begun, 2),
+    }
+    write_whole(job.folder / REPORT_FILE, (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode())
+    for note in report["notes"]:
+        job.log(note)
+    did = "nothing is pushed" if request.dry_run else f"{pushed.created} predictions pushed"
+    job.log(f"{report['objects']} objects in {report['offered_tasks']} of {report['tasks']} tasks; {did}")
+    return report
+
+
+def _how(request: Prelabel, settings: Settings, job: Job, engine: Engine, interface: Interface) -> How:
+    """Model, options and model version, decided once: a later attempt of the job goes on with the same."""
+    path = job.folder / PLAN_FILE
+    choices = project_choices(settings).get(request.project)
+    registry = qwen_registry(settings)
+    plan = json.loads(path.read_text()) if path.exists() else None
+    model = registry.resolve(plan["model"] if plan else _wanted(registry.active(request.project), request))
+    if plan:
+        choices = replace(choices, segmenter=plan["segmenter"], head=plan["head"])
+    elif request.segmenter:
+        choices = replace(choices, segmenter=request.segmenter)
+    manners = tuple(_manners(request, settings, interface, choices, model))
+    if plan is None:
+        version = f"{_version(manners[0], engine)}/{job.id}"
+        plan = {"model": model.id, "segmenter": choices.segmenter, "head": choices.head, "version": version}
+        write_whole(path, json.dumps(plan).encode())
+    return How(request, manners, plan["version"])
+
+
+def _wanted(active: QwenEntry, request: Prelabel) -> str:
+    return request.model or active.id
+
+
+def _manners(
+    request: Prelabel, settings: Settings, interface: Interface, choices: ProjectChoices, model: QwenEntry
+) -> Iterable[Manner]:
+    """One for each image tag that can hold an answer.
+
+    Raises:
+        AssistError: none can; the sentence says what to add.
+    """
+    found, problem = [], AssistError("The labelling configuration has no <Image>, so there is nothing to ask about.")
+    for image in interface.images:
+        fields = [one for one in interface.controls if one.takes == "text" and image.name in one.to_name]
+        prompt = fields[0] if fields else Control("", "TextArea", (image.name,))
+        asked = {name: getattr(request, name) for name in ("mode", "max_results", "image_type", "extra_context")}
+        options: WordOptions = replace(
+            word_options(prompt.options), **{name: value for name, value in asked.items() if value is not None}
+        )
+        try:
+            manner = Manner.of(interface, prompt, image.name, options, choices, model, settings.guard_agreement)
+        except AssistError as error:
+            problem = error
+            continue
+        found.append(manner if request.classify is None else replace(manner, classify=request.classify))
+    if not found:
+        raise problem
+    return found
+
+
+def _version(manner: Manner, engine: Engine) -> str:
+    """What takes part: model, segmenter, head."""
+    parts = [short_name(manner.model) if manner.model.metadata is None else manner.model.id]
+    if manner.options.mode != "bbox":
+        parts.append(engine.segmenter_version(manner.segmenter))
+    if manner.classify:
+        parts.append(engine.status().version_with(manner.head, manner.segmenter).rpartition("+")[2])
+    return "+".join(parts)
+
+
+def _counted(lines: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """What a journal says, whoever wrote it and when."""
+    counts: Counter[str] = Counter()
+    unmatched: Counter[str] = Counter()
+    notes: dict[str, None] = {}
+    sums: Counter[str] = Counter()
+    for line in lines:
+        counts.update(line["counts"])
+        unmatched.update(line["unmatched"])
+        notes |= dict.fromkeys(line["notes"])
+        sums.update(tasks=1, offered=line["offer"] is not None, unreadable=line["unreadable"], cut=line["cut"])
+        sums.update(tokens=line["tokens"], garbled=line["garbled"])
+    return {
+        "tasks": sums["tasks"],
+        "objects": counts.total(),
+        "offered_tasks": sums["offered"],
+        "counts": dict(counts.most_common()),
+        "unmatched": dict(unmatched.most_common(MOST_NOTES)),
+        "unreadable": sums["unreadable"],
+        "cut": sums["cut"],
+        "garbled": sums["garbled"],
+        "tokens": sums["tokens"],
+        "notes": list(notes)[:MOST_NOTES],
+    }
