@@ -119,7 +119,8 @@ def make_tokenizer(words: Sequence[str], tokens: int) -> Any:
     )
     learnt = learner.get_vocab()
     merges = [tuple(pair) for pair in _merges(learner)]
-    tokenizer = Qwen2Tokenizer(
+    make: Any = Qwen2Tokenizer  # its stubs know neither pairs nor special tokens
+    tokenizer = make(
         vocab=learnt,
         merges=merges,
         eos_token="<|im_end|>",  # noqa: S106
@@ -135,10 +136,11 @@ def make_processor(tokenizer: Any, family: Family, shape: Shape) -> Any:
     patch = _PATCH[family]
     size = {"shortest_edge": shape.min_side**2, "longest_edge": shape.max_side**2}
     mean_std = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3} if family == "qwen3_vl" else {}
-    images = Qwen2VLImageProcessor(size=size, patch_size=patch, merge_size=_MERGE, **mean_std)
-    if family == "qwen3_vl":
-        return Qwen3VLProcessor(images, tokenizer, Qwen3VLVideoProcessor(), chat_template=CHAT_TEMPLATE)
-    return Qwen2_5_VLProcessor(images, tokenizer, Qwen2VLVideoProcessor(), chat_template=CHAT_TEMPLATE)
+    make_images: Any = Qwen2VLImageProcessor
+    make: Any = Qwen3VLProcessor if family == "qwen3_vl" else Qwen2_5_VLProcessor
+    make_videos: Any = Qwen3VLVideoProcessor if family == "qwen3_vl" else Qwen2VLVideoProcessor
+    images = make_images(size=size, patch_size=patch, merge_size=_MERGE, **mean_std)
+    return make(images, tokenizer, make_videos(), chat_template=CHAT_TEMPLATE)
 
 
 def make_model(tokenizer: Any, family: Family, shape: Shape) -> Any:
