@@ -25,6 +25,7 @@ from tator_ml.cli.heads import (
     rows,
     silence,
 )
+from tator_ml.cli.qwen import qwen
 from tator_ml.cli.serving import Home, read_settings
 from tator_sdk.errors import TatorError
 from tator_sdk.settings import Settings
@@ -47,6 +48,7 @@ class ModelsError(TatorError):
 
 def register(app: typer.Typer) -> None:
     """Add the verbs."""
+    models.add_typer(qwen)
     app.add_typer(models)
 
 

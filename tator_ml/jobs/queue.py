@@ -15,6 +15,7 @@ from tator_sdk.settings import Settings
 KINDS = {
     "clip": "training.clip.job.run",
     "polygons": "training.segmentation.build.run",
+    "qwen": "training.qwen.job.run",
     "relabel": "training.relabel.run",
     "tweak": "training.tweak.job.run",
     "warm": "training.warm.run",

@@ -162,7 +162,7 @@ class QwenRegistry:
             return found[0]
         if found:
             raise QwenRegistryError(f"'{name}' may be {', '.join(entry.id for entry in found)}; write one out.")
-        raise QwenRegistryError(f"There is no model '{name}'; `tator models qwen` shows them all.")
+        raise QwenRegistryError(f"There is no model '{name}'; `tator models qwen list` shows them all.")
 
     def resolve(self, name: str | None) -> QwenEntry:
         """What is to be loaded for a name: None for the base, a run's id, or any other hub id or path.

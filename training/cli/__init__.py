@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import typer
 
-from training.cli import polygons, relabel, train, tweak, warm
+from training.cli import polygons, qwen, relabel, train, tweak, warm
 
 
 def register(app: typer.Typer) -> None:
     """Add the verbs."""
     train.register(app)
+    qwen.register(train.train)
     relabel.register(app)
     tweak.register(app)
     warm.register(app)

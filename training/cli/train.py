@@ -2,35 +2,32 @@
 
 from __future__ import annotations
 
-import contextlib
 import secrets
 import time
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress
 
 from tator_ml import jobs
 from tator_ml.cli.heads import metadata_of, part, per_class_table, quality, rows, silence
-from tator_ml.cli.jobs import follow, progress_columns
+from tator_ml.cli.jobs import follow
 from tator_ml.cli.serving import Home, read_settings
-from tator_ml.jobs.connection import living_workers, reached
-from tator_ml.redis_server import redis_answers
+from tator_ml.jobs.connection import reached
 from tator_sdk.cli.options import EITHER_SPELLING, with_request
 from tator_sdk.errors import TatorError
 from tator_sdk.requests import HeadTraining
 from tator_sdk.settings import Settings
+from training.cli.working import INTERRUPTED, foreground, worker_answers
 from training.job import LocalJob
 
 if TYPE_CHECKING:
     from tator_ml.learning.registry import HeadEntry
 
 PICKLES = {".pkl", ".pickle", ".joblib"}
-INTERRUPTED = 130  # what shells report of a command that Ctrl-C ended
 MOST_CLASSES = 12
 
 WHERE = "Where it runs and what it leaves"
@@ -131,7 +128,7 @@ def clip(
         typer.echo(f"`tator jobs log --follow {record.id}` shows how it goes.", err=True)
         return
     outputs = _outputs(model_output, labelmap_output, console)
-    if not here and request.project is not None and _worker_answers(settings, console):
+    if not here and request.project is not None and worker_answers(settings, console):
         result = _by_worker(request, settings, console)
     else:
         result = _in_this_process(request, settings, console, verbose)
@@ -174,13 +171,9 @@ def _outputs(model: Path | None, labelmap: Path | None, console: Console) -> tup
     return model, labelmap
 
 
-def _worker_answers(settings: Settings, console: Console) -> bool:
-    if redis_answers(settings):
-        with reached(settings) as connection:
-            if living_workers(connection):
-                return True
-    console.print("No worker answers, so it is trained here; `tator up` or `tator worker` starts one.")
-    return False
+def _foreground(settings: Settings, console: Console, verbose: bool) -> AbstractContextManager[LocalJob]:
+    stopped = "Stopped: no head was made. Embeddings in the cache stay, so that starting again is quicker."
+    return foreground(settings, console, verbose, f"clip-here-{secrets.token_hex(2)}", stopped)
 
 
 def _start(request: HeadTraining, settings: Settings) -> jobs.JobRecord:
@@ -228,48 +221,6 @@ def _in_this_process(request: HeadTraining, settings: Settings, console: Console
 
     with _foreground(settings, console, verbose) as job:
         return train_head(request, settings, job)
-
-
-class _Foreground(LocalJob):
-    """A job whose log is shown, where asked for."""
-
-    def __init__(self, settings: Settings, job_id: str, bars: Progress, verbose: bool) -> None:
-        self._bars = bars
-        self._verbose = verbose
-        self._bar = bars.add_task("beginning", total=None)
-        super().__init__(settings, job_id, self._advance)
-
-    def log(self, line: str) -> None:
-        """See :meth:`Job.log`."""
-        super().log(line)
-        if self._verbose:
-            self._bars.console.print(f"[dim]{escape(line)}[/]", soft_wrap=True)
-
-    def _advance(self, done: int, total: int, what: str) -> None:
-        self._bars.update(self._bar, description=escape(what), completed=done, total=total or None)
-
-
-@contextlib.contextmanager
-def _foreground(settings: Settings, console: Console, verbose: bool) -> Iterator[LocalJob]:
-    """A job in this process with a bar; Ctrl-C ends it with a sentence.
-
-    Raises:
-        typer.Exit: after Ctrl-C.
-    """
-    columns = progress_columns()
-    folder = None
-    try:
-        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
-            job = _Foreground(settings, f"clip-here-{secrets.token_hex(2)}", bars, verbose)
-            folder = job.folder
-            yield job
-    except KeyboardInterrupt:
-        console.print("Stopped: no head was made. Embeddings in the cache stay, so that starting again is quicker.")
-        raise typer.Exit(INTERRUPTED) from None
-    finally:
-        if folder is not None:
-            with contextlib.suppress(OSError):  # it has left checkpoints, which stay
-                folder.rmdir()
 
 
 def _finish(

@@ -1,0 +1,114 @@
+"""What a Qwen learns from: pictures with the objects on them, and which of them are held out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from tator_sdk.errors import TatorError
+from tator_sdk.formats.dataset import Shape, enclosing_xyxy
+from tator_sdk.geometry import Outline, Xyxy
+from tator_sdk.held_out import held_out_share
+
+Xy = tuple[float, float]
+
+
+class NothingToLearn(TatorError):
+    """There are too few examples; the message says what to label."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """One object, in pixels of its picture: upright box, and a point that lies on it."""
+
+    label: str
+    box: Xyxy
+    point: Xy
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A picture with everything on it.
+
+    Attributes:
+        image: its content hash, or another name that no other picture of the data set has.
+        read: its pixels, (H, W, 3) uint8 RGB, as a person sees them.
+        size_wh: of those, in pixels.
+        objects: on it; none where there is nothing to find.
+        origin: where ``read`` finds it, as JSON values.
+    """
+
+    image: str
+    read: Callable[[], NDArray[np.uint8]] = field(hash=False, compare=False)
+    size_wh: tuple[int, int]
+    objects: tuple[Labelled, ...]
+    origin: dict[str, Any] = field(default_factory=dict, hash=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """A data set, split.
+
+    Attributes:
+        train: pictures to learn from.
+        held_out: pictures to measure on.
+        classes: names, in the order of the configuration or the label map.
+        source: where it came from, in words.
+        notes: what was left out, in sentences.
+    """
+
+    train: tuple[Sample, ...]
+    held_out: tuple[Sample, ...]
+    classes: tuple[str, ...]
+    source: str
+    notes: tuple[str, ...] = ()
+
+
+def split(
+    samples: Sequence[Sample], classes: Sequence[str], share: float, seed: int, source: str, notes: Sequence[str] = ()
+) -> Samples:
+    """Hold pictures out by their content, the same ones for every run with the seed.
+
+    Where none of several would be held out, or all, the one nearest the border changes sides.
+
+    Raises:
+        NothingToLearn: there are fewer than two pictures, or no object.
+    """
+    objects = sum(len(sample.objects) for sample in samples)
+    if len(samples) < 2 or not objects:
+        raise NothingToLearn(
+            f"There are {objects} labelled objects in {len(samples)} pictures, too few to learn from and to measure "
+            "on; label more pictures and train again."
+        )
+    ordered = sorted(samples, key=lambda sample: (held_out_share(sample.image, seed), sample.image))
+    border = sum(held_out_share(sample.image, seed) < share for sample in ordered)
+    border = min(max(border, 1), len(ordered) - 1)
+    return Samples(tuple(ordered[border:]), tuple(ordered[:border]), tuple(classes), source, tuple(notes))
+
+
+def labelled(label: str, shape: Shape) -> Labelled:
+    """An object of a shape; the point is the middle of a box, and of an outline the one deepest inside."""
+    box = enclosing_xyxy(shape)
+    point = _deepest(shape, box) if isinstance(shape, Outline) else ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
+    return Labelled(label, box, point)
+
+
+_RASTER = 128  # cells of the longer side on which the deepest point is looked for
+
+
+def _deepest(outline: Outline, box: Xyxy) -> Xy:
+    longer = max(box[2] - box[0], box[3] - box[1], 1e-6)
+    scale, origin = _RASTER / longer, np.array(box[:2])
+    cells = np.zeros((_RASTER + 2, _RASTER + 2), np.uint8)
+    for rings, value in ((outline.parts, 1), (outline.holes, 0)):
+        for ring in rings:
+            cv2.fillPoly(cells, [np.round((ring - origin) * scale + 1).astype(np.int32)], value)
+    depth = cv2.distanceTransform(cells, cv2.DIST_L2, 5)
+    row, column = np.unravel_index(int(depth.argmax()), depth.shape)
+    x, y = (float(origin[0] + (column - 1) / scale), float(origin[1] + (row - 1) / scale))
+    return min(max(x, box[0]), box[2]), min(max(y, box[1]), box[3])
