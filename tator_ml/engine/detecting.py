@@ -32,8 +32,8 @@ LOOK_SECONDS = 0.25
 """How often it is looked whether somebody still waits."""
 GRACE_SECONDS = 5.0
 """Beyond its limit, for the token or layer that was begun before."""
-LEAST_SHRINK = 0.5
-"""What the sides of a picture are reduced by where memory is short."""
+SHRINK = 2
+"""What the sides of a picture are divided by where memory is short."""
 LEAST_SIDE = 1.0
 """Of a box, in pixels."""
 SMALLER = "ask a smaller model in words"
@@ -163,7 +163,7 @@ class Detector:
             lambda: answer(question),
             (
                 "smaller picture for words",
-                lambda: answer(vlm.prepare(picture, ask.system, ask.user, LEAST_SHRINK)),
+                lambda: answer(vlm.prepare(picture, ask.system, ask.user, max(question.input_wh) // SHRINK)),
             ),
             advice=SMALLER,
         )

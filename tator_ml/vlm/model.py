@@ -145,14 +145,14 @@ class Vlm:
         for layer in layers(model):
             layer.register_forward_pre_hook(self._between_layers)
 
-    def prepare(self, picture: NDArray[np.uint8], system: str, user: str, shrink: float = 1.0) -> Question:
+    def prepare(self, picture: NDArray[np.uint8], system: str, user: str, longest_side: int | None = None) -> Question:
         """Make a question ready, on any thread.
 
         Args:
             picture: (H, W, 3) uint8 RGB.
             system: the system message; empty for none.
             user: the words.
-            shrink: the picture's sides are reduced by, where memory is short.
+            longest_side: in pixels, to which the picture is reduced where memory is short.
 
         Raises:
             VlmError: the picture is too narrow for the model.
@@ -162,8 +162,7 @@ class Vlm:
             raise VlmError(
                 f"A picture of {width} x {height} pixels is too narrow to be asked about in words; use clicks instead."
             )
-        longest = min(self._longest_side or max(width, height), max(width, height))
-        image = capped(picture, max(1, int(longest * shrink)))
+        image = capped(picture, min(one for one in (width + height, self._longest_side, longest_side) if one))
         asked = messages(Composed(system, user, None))
         with self._preparing:
             text = self._processor.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)

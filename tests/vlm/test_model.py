@@ -145,7 +145,7 @@ def test_pictures_are_reduced_as_in_training(folder: Path, settings: Settings) -
     assert capped(large, 80).size == (80, 40) and capped(small, 80).size == (70, 50)
     assert reduced.prepare(large, "", USER).input_wh < own.prepare(large, "", USER).input_wh
     assert reduced.prepare(small, "", USER).input_wh == own.prepare(small, "", USER).input_wh
-    assert own.prepare(large, "", USER, shrink=0.25).input_wh < own.prepare(large, "", USER).input_wh
+    assert own.prepare(large, "", USER, longest_side=60).input_wh < own.prepare(large, "", USER).input_wh
 
 
 @pytest.mark.parametrize(("width", "height"), [(2010, 10), (3, 700)])
