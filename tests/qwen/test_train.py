@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import TrainingArguments
 
 from tator_ml.vlm.registry import QwenEntry
 from tator_sdk.errors import TatorError
@@ -226,3 +227,12 @@ def test_evaluations_are_written_as_json(base: Path, tmp_path: Path) -> None:
         kept[0]
     )
     assert any("validation_loss" in point for point in job.points)
+
+
+def test_the_trainer_keeps_to_the_device_that_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    current: list[Any] = []
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True)
+    train_module._only_on(arguments, torch.device("cuda:1"))
+    assert arguments.device == current[0] == torch.device("cuda", 1) and arguments.n_gpu == 1
+    assert arguments.distributed_state is not None and arguments.distributed_state.device == torch.device("cuda", 1)
