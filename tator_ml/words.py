@@ -120,7 +120,8 @@ class Worded:
         doubled: because another of the answer is the same, and
         more: because the answer has as many as it may.
         late: because the time was up.
-        unseen: points at which the segmenter sees nothing.
+        unseen: places at which the segmenter sees nothing.
+        placeless: objects with a point where boxes were asked for.
         detected: what the model answered.
         items: what it was asked for; None where the words were taken as they are.
         model_version: names model, segmenter and head, as far as they took part.
@@ -139,6 +140,7 @@ class Worded:
     more: int = 0
     late: int = 0
     unseen: int = 0
+    placeless: int = 0
     was_warm: bool = True
     without_class: str | None = None
 
@@ -156,6 +158,8 @@ class Worded:
             said.append(f"{self.doubled} twice the same")
         if self.unseen:
             said.append(f"{self.unseen} where the segmenter sees nothing")
+        if self.placeless:
+            said.append(f"{self.placeless} without a box")
         if self.more:
             said.append(f"{self.more} more than model_max_results allows")
         if self.late:
@@ -245,6 +249,9 @@ class WordFinder:
         self, worded: Worded, ref: ImageRef, found: Sequence[Named], standing: Sequence[Placed], lane: str, until: float
     ) -> None:
         """Regions of what was named, until there are as many as may be or the time is up."""
+        if self._manner.options.mode == "bbox":  # a segmenter would take a point as well
+            worded.placeless = sum(one.detection.xyxy is None for one in found)
+            found = [one for one in found if one.detection.xyxy is not None]
         taken: list[Placed] = []
         most = self._manner.options.max_results
         for begin in range(0, len(found), STEP):
@@ -278,6 +285,7 @@ class WordFinder:
         sees = manner.options.mode != "bbox"
         founds: Sequence[Found | None]
         if sees or manner.classify:
+            labels = {one.labels for one in part}
             ask = Ask(
                 image=ref.image,
                 prompts=tuple(assist.prompt for assist in assists),
@@ -286,7 +294,7 @@ class WordFinder:
                 masks=any(needs_mask(assist) for assist in assists),
                 head=manner.head,
                 segmenter=manner.segmenter,
-                label=next(iter(assists[0].labels), None),
+                label=next(iter(part[0].labels), None) if len(labels) == 1 else None,
                 lane="batch" if lane == "batch" else "click",
             )
             answer, why = answer_or_without_class(self._engine, ask)

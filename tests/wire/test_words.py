@@ -109,6 +109,13 @@ def test_points_through_the_segmenter(running: Running, typed: Any, model: Model
     assert model.asked[0].output == "point" and "1 where the segmenter sees nothing" in said(running)
 
 
+def test_a_point_is_no_box_but_the_segmenter_takes_it(running: Running, typed: Any, model: Model) -> None:
+    model.found = [Detection("Ball", point=(256.0, 190.0)), Detection("Cup", OTHER)]
+    (cup,) = answered(running, typed("ball, cup"))
+    assert cup["value"]["rectanglelabels"] == ["Cup"] and "1 without a box" in said(running)
+    assert len(answered(running, typed("ball, cup", options='model_mode="bbox_sam"'))) == 2
+
+
 def test_masks_and_polygons_where_the_field_says_so(running: Running, typed: Any, model: Model) -> None:
     model.found = [Detection("Ball", AROUND_FIRST)]
     config = build("all", ["Ball", "Cup"])
