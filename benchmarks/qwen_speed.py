@@ -36,9 +36,9 @@ PICTURES, ROUNDS, CLICKS = 4, 4, 30
 PAUSE_SECONDS = (0.2, 0.6)  # between an answer and the next click
 SHAPES = {
     "generate": Shape(hidden=256, layers=6, head=32, vision_hidden=128, vision_depth=4, max_side=336, tokens=600),
-    "clicks": Shape(hidden=768, layers=12, head=64, vision_hidden=256, vision_depth=8, max_side=448, tokens=600),
+    "clicks": Shape(hidden=512, layers=12, head=64, vision_hidden=256, vision_depth=8, max_side=448, tokens=600),
 }
-"""Tiny, but not trivial: a token of the second takes as long as a click's own work."""
+"""Tiny, but not trivial: most of a question's time is the networks'."""
 
 
 def generate_cost(folder: Path) -> Iterator[Figure]:
@@ -89,7 +89,9 @@ class Questions:
     def __init__(self, one: Station, tasks: list[Task]) -> None:
         store = ImageStore(one.settings.home / "images", one.settings.image_store_bytes)
         self._engine = one.engine
-        self._asks = [DetectAsk(store.put(task.path.read_bytes()), SYSTEM, USER) for task in tasks]
+        self._asks = [
+            DetectAsk(store.put(task.path.read_bytes()), SYSTEM, USER, max_new_tokens=TOKENS) for task in tasks
+        ]
         self._ended = threading.Event()
         self.tokens = 0
         self.seconds = 0.0

@@ -47,6 +47,8 @@ def test_imports_point_left(package: str) -> None:
         ("tator_sdk.cli.connecting", {"torch", "flask", "redis", "rq"}),
         ("tator_ml.web.server", {"torch", "open_clip", "segment_anything"}),
         ("tator_ml.jobs", {"torch"}),
+        ("tator_ml.vlm.registry, tator_ml.vlm.coordinates", {"torch", "transformers", "peft"}),
+        ("tator_ml.engine.detections", {"torch", "flask"}),
     ],
 )
 def test_light_modules_stay_light(module: str, heavy: set[str]) -> None:

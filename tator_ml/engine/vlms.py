@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from tator_ml.engine.detections import VlmStatus
 from tator_ml.engine.memory import give_back, is_out_of_memory
 from tator_ml.engine.messages import EngineError
-from tator_ml.vlm.registry import qwen_registry
+from tator_ml.vlm.registry import QwenRegistryError, qwen_registry
 from tator_sdk.errors import TatorError
 from tator_sdk.settings import Settings
 
@@ -168,7 +168,13 @@ def registered_vlms(settings: Settings, device: str) -> Vlms:
     def load(name: str) -> Vlm:
         from tator_ml.vlm.loading import load_vlm  # transformers and peft take seconds: not before they are needed
 
-        entry = qwen_registry(settings).resolve(None if name == settings.qwen_model_name else name)
+        try:
+            entry = qwen_registry(settings).resolve(None if name == settings.qwen_model_name else name)
+        except QwenRegistryError as error:
+            raise EngineError(
+                f"The engine has no model '{name}' under {settings.home / 'qwen'}; where it runs on another host than "
+                "the training did, copy the model's folder there."
+            ) from error
         on = device if settings.qwen_device == "auto" else settings.qwen_device
         tuned = entry.metadata
         return load_vlm(

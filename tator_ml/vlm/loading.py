@@ -57,6 +57,7 @@ def load_vlm(
         for file in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
             if not (adapter / file).is_file():
                 raise VlmError(f"Put {file} into {adapter.absolute()}, or choose another model: it is not there.")
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # it would fill the log
     version = f"{name or Path(model_id).name}-{weights_digest(folder, adapter)}"
     try:
         config: Any = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)

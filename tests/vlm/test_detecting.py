@@ -12,6 +12,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForImageTextToText
 
 from tator_ml.engine.client import EngineClient
 from tator_ml.engine.detecting import placed
@@ -31,11 +34,13 @@ from tator_ml.engine.messages import (
 from tator_ml.engine.server import EngineServer
 from tator_ml.engine.vlms import Vlms
 from tator_ml.engine.wire import DETECT_ASK, send
+from tator_ml.images.decode import decode_image
 from tator_ml.images.store import ImageStore
 from tator_ml.vlm.loading import load_vlm
 from tator_ml.vlm.model import Vlm, _Writing
 from tator_ml.vlm.parsing import Detected as Written
 from tator_ml.vlm.parsing import Parsed
+from tator_ml.vlm.registry import RunMetadata, qwen_registry
 from tator_sdk.errors import TatorError
 from tator_sdk.settings import Settings
 from tests.vlm.conftest import teach
@@ -303,7 +308,11 @@ def test_short_memory(
 def test_errors_are_sentences(engine: Engine, ask: DetectAsk, store: ImageStore) -> None:
     with pytest.raises(UnknownImage):
         engine.detect(replace(ask, image="0" * 64))
-    for model, said in [("qwen-p1-1-abcdef", "no model"), ("/nowhere/at-all", "no folder"), ("Q/none", "downloads")]:
+    for model, said in [
+        ("qwen-p1-1-abcdef", "copy the model's folder"),
+        ("/nowhere/at-all", "no folder"),
+        ("Q/none", "downloads"),
+    ]:
         with pytest.raises(TatorError, match=said):
             engine.detect(replace(ask, model=model))
     with pytest.raises(TatorError, match="too narrow"):
@@ -366,3 +375,27 @@ def test_places_are_clamped_and_each_stands_once(
         Detection("e", (0, 0, 1000, 501), (0, 0)),
     )
     assert problems == ("before", "2 objects lie outside of the picture or without area.")
+
+
+def test_a_registered_run_is_asked_with_its_adapter(
+    settings: Settings, store: ImageStore, ask: DetectAsk, taught: dict[Family, Path], family: Family
+) -> None:
+    """As the training leaves it: its own id in the version, and pictures as large as they were in training."""
+    settings = settings.model_copy(update={"qwen_model_name": "/nowhere/at-all"})
+    base = AutoModelForImageTextToText.from_pretrained(taught[family])
+    torch.manual_seed(2)
+    tuned = get_peft_model(base, LoraConfig(target_modules=["q_proj", "v_proj"]))  # as at its start: changes nothing
+    about = RunMetadata(
+        "", "Cars", "", 0.0, "", ("car",), str(taught[family]), False, 60, 200, "", "adapter", "a test"
+    )  # fmt: skip
+    entry = qwen_registry(settings).add(about, {}, lambda folder: tuned.save_pretrained(folder / "adapter"))
+    engine = Engine(settings, store, BrightSegmenter(), None)
+    try:
+        made = engine.detect(replace(ask, model=entry.id, max_new_tokens=8))
+        assert made.model_version.startswith(f"{entry.id}-") and made.tokens == 8
+        whole = load_vlm(settings, str(taught[family]), "cpu", entry.adapter)
+        assert whole.generate(decode_image(scene(), 10**8), "", CARS, 300).text == SAID[family]
+        small = load_vlm(settings, str(taught[family]), "cpu", entry.adapter, entry.id, 60)
+        assert small.generate(decode_image(scene(), 10**8), "", CARS, 8).text == made.text
+    finally:
+        engine.close()
