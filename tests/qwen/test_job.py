@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -133,6 +134,32 @@ def test_what_the_active_model_has_learned_from_is_not_compared_on(
         assert held_out & learned  # another seed holds out others
         decision = compare(registry.base(), first, found, wanted, settings, job)
     assert decision.pictures == len(held_out - learned)
+
+
+def test_a_model_that_cannot_be_compared_with_costs_no_training(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    studio(monkeypatch, labelled_pictures(4))
+    wanted = QwenTraining(project=PROJECT, **{**FAST, "epochs": 1})
+    registry = qwen_registry(settings)
+    first = registry.entry(tune(wanted, settings, Watched(settings, "first"))["id"])
+    registry.activate(PROJECT, first.id, "person")
+    assert first.adapter is not None
+    (first.adapter / "adapter_config.json").unlink()
+    second = tune(wanted, settings, Watched(settings, "second"))
+    assert "could not be compared: Put adapter_config.json into" in second["reason"] and not second["activated"]
+    shutil.rmtree(str(first.folder))
+    job = Watched(settings, "third")
+    third = registry.entry(tune(wanted, settings, job)["id"])
+    assert third.metrics is not None and third.metrics["gate"]["active_id"] == "base"
+    assert any("compared with the base" in line for line in job.lines)
+
+
+def test_a_picture_that_no_processor_takes_is_left_out(settings: Settings, tmp_path: Path) -> None:
+    folder = yolo(tmp_path / "set")
+    cv2.imwrite(str(folder / "images" / "0.png"), np.zeros((2, 500, 3), np.uint8))
+    with open_samples(of_files(folder), settings, Watched(settings)) as found:
+        assert len(found.train) + len(found.held_out) == 9 and any("too narrow" in note for note in found.notes)
 
 
 # Data sets

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,17 @@ from transformers import TrainingArguments
 
 from tator_ml.vlm.registry import QwenEntry
 from tator_sdk.errors import TatorError
+from tator_sdk.images import ImageError
 from tator_sdk.requests import QwenTraining
 from tests.qwen.material import CLASSES, Watched, request, sample, samples, settings_of
 from training.job import JobCancelled
 from training.qwen import train as train_module
 from training.qwen.base import BaseError, Loaded, load_to_train
 from training.qwen.conversations import Drawing
+from training.qwen.draws import Draws, Plan
 from training.qwen.samples import NothingToLearn, Samples
 from training.qwen.tiny import FAMILIES
-from training.qwen.train import COMPLETE, Draws, Plan, Tuned, checkpoints_in, newest_checkpoint, train
+from training.qwen.train import COMPLETE, Tuned, checkpoints_in, newest_checkpoint, train
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
@@ -236,3 +239,32 @@ def test_the_trainer_keeps_to_the_device_that_was_asked_for(tmp_path: Path, monk
     train_module._only_on(arguments, torch.device("cuda:1"))
     assert arguments.device == current[0] == torch.device("cuda", 1) and arguments.n_gpu == 1
     assert arguments.distributed_state is not None and arguments.distributed_state.device == torch.device("cuda", 1)
+
+
+def unreadable() -> Any:
+    raise ImageError("The picture is damaged.")
+
+
+def test_a_picture_that_breaks_meanwhile_stops_nothing(base: Path, tmp_path: Path) -> None:
+    data = samples(train=3, held_out=3)
+    broken = Samples(
+        (replace(data.train[0], read=unreadable), *data.train[1:]),
+        (replace(data.held_out[0], read=unreadable), *data.held_out[1:]),
+        CLASSES,
+        "",
+    )
+    tuned, job = run(base, tmp_path, request(epochs=1, evaluate_pictures=2), broken)
+    assert tuned.steps == tuned.planned and tuned.best["pictures"] == 2
+    assert job.lines.count("left out: The picture is damaged.") == 2
+    nothing = Samples(data.train, tuple(replace(one, read=unreadable) for one in data.held_out), CLASSES, "")
+    with pytest.raises(NothingToLearn, match="None of the held-out"):
+        run(base, tmp_path / "other", request(), nothing)
+
+
+def test_too_little_memory_is_said(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("training.qwen.train.Trainer.training_step", full)
+    with pytest.raises(BaseError, match="too little memory to train this; use --method qlora"):
+        run(base, tmp_path, request())

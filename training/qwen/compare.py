@@ -16,7 +16,7 @@ from training.qwen.base import device_of
 from training.qwen.conversations import Conversation
 from training.qwen.evaluate import Answer, boxes_of, measure
 from training.qwen.gate import Decision, decide
-from training.qwen.samples import Sample, Samples
+from training.qwen.samples import Sample, Samples, readable
 from training.qwen.scores import Tally, constant_answer, tally
 
 
@@ -29,7 +29,8 @@ def compare(
         TatorError: one of them cannot be loaded.
     """
     seen = {one["image"] for one in active.examples() if not one["held_out"]}
-    fair = [sample for sample in samples.held_out if sample.image not in seen][: request.compare_pictures]
+    unseen = [sample for sample in samples.held_out if sample.image not in seen]
+    fair = readable(unseen, request.compare_pictures, job.log)
     mine = _ask(candidate, "the new model", fair, samples.classes, request, settings, job)
     release_memory()
     theirs = _ask(active, "the active model", fair, samples.classes, request, settings, job)

@@ -36,6 +36,8 @@ from tator_sdk.studio import labelled_tasks, open_studio, sentences
 from training.job import Job
 from training.qwen.samples import Labelled, Sample, Samples, labelled, split
 
+MOST_ASPECT = 199
+"""Of a picture's sides; the processors of the family refuse 200."""
 KEPT = "samples.json"
 """In a job's folder: what a project held when its training began, for an attempt that goes on later."""
 
@@ -91,8 +93,11 @@ def split_used(
         NothingToLearn: there is too little.
     """
     first: dict[str, Sample] = {}
-    twice = 0
+    twice = narrow = 0
     for sample in samples:
+        if max(sample.size_wh) > MOST_ASPECT * min(sample.size_wh):
+            narrow += 1
+            continue
         twice += sample.image in first
         first.setdefault(sample.image, sample)
     counts = Counter(one.label for sample in first.values() for one in sample.objects)
@@ -100,6 +105,8 @@ def split_used(
     said = list(notes)
     if twice:
         said.append(f"{twice} pictures are there more than once; the labels of the first ones count")
+    if narrow:
+        said.append(f"{narrow} pictures are over {MOST_ASPECT} times as long as wide, too narrow for the model")
     if missing := [name for name in dict.fromkeys(classes) if not counts[name]]:
         said.append(f"nothing is labelled as {', '.join(missing)}, so that is not learned")
     for note in said[len(notes) :]:

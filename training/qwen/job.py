@@ -7,12 +7,22 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tator_ml.vlm.registry import ADAPTER, WHOLE, QwenEntry, QwenRegistry, RunMetadata, qwen_registry
+from tator_ml.vlm.registry import (
+    ADAPTER,
+    WHOLE,
+    QwenEntry,
+    QwenRegistry,
+    QwenRegistryError,
+    RunMetadata,
+    qwen_registry,
+)
+from tator_sdk.errors import TatorError
 from tator_sdk.requests import QwenTraining
 from tator_sdk.settings import Settings
 from training.job import Job, run_job
 from training.qwen.compare import compare, release_memory
 from training.qwen.dataset import open_samples
+from training.qwen.gate import Decision
 from training.qwen.samples import Samples
 from training.qwen.train import Tuned, checkpoints_in, train
 
@@ -61,8 +71,8 @@ def _tuned(request: QwenTraining, settings: Settings, registry: QwenRegistry, jo
         tuned = train(request, samples, settings, job)
         release_memory()  # for the comparison
         about = metadata_of(request, tuned, samples)
-        active = registry.active(request.project)
-        decision = compare(_candidate(tuned, about), active, samples, request, settings, job)
+        active = _active(registry, request.project, job)
+        decision = _compared(_candidate(tuned, about), active, samples, request, settings, job)
         job.check()  # nothing is registered for a job that was cancelled, or that another attempt has
         metrics = {
             "job": job.id,
@@ -85,6 +95,25 @@ def _tuned(request: QwenTraining, settings: Settings, registry: QwenRegistry, jo
         (folder / tuned.kind / "README.md").unlink(missing_ok=True)  # peft's empty form
 
     return registry.add(about, metrics, write, seen)
+
+
+def _active(registry: QwenRegistry, project: int | None, job: Job) -> QwenEntry:
+    try:
+        return registry.active(project)
+    except QwenRegistryError as error:
+        job.log(f"compared with the base, since the active model cannot be had: {error}")
+        return registry.base()
+
+
+def _compared(
+    candidate: QwenEntry, active: QwenEntry, samples: Samples, request: QwenTraining, settings: Settings, job: Job
+) -> Decision:
+    """The gate's decision; what cannot be compared is kept, and hours of training are not lost to it."""
+    try:
+        return compare(candidate, active, samples, request, settings, job)
+    except TatorError as error:
+        job.log(f"not compared: {error}")
+        return Decision(False, f"it could not be compared: {str(error).rstrip('.')}", None, None, None, None, 0)
 
 
 def metadata_of(request: QwenTraining, tuned: Tuned, samples: Samples) -> RunMetadata:

@@ -14,6 +14,7 @@ from tator_sdk.errors import TatorError
 from tator_sdk.formats.dataset import Shape, enclosing_xyxy
 from tator_sdk.geometry import Outline, Xyxy
 from tator_sdk.held_out import held_out_share
+from tator_sdk.images import ImageError
 
 Xy = tuple[float, float]
 
@@ -89,6 +90,20 @@ def split(
     border = sum(held_out_share(sample.image, seed) < share for sample in ordered)
     border = min(max(border, 1), len(ordered) - 1)
     return Samples(tuple(ordered[border:]), tuple(ordered[:border]), tuple(classes), source, tuple(notes))
+
+
+def readable(samples: Sequence[Sample], most: int, log: Callable[[str], None]) -> tuple[Sample, ...]:
+    """The first so many pictures that can be read; what cannot is told, and stops nothing."""
+    found: list[Sample] = []
+    for sample in samples:
+        if len(found) == most:
+            break
+        try:
+            sample.read()
+            found.append(sample)
+        except ImageError as error:
+            log(f"left out: {error}")
+    return tuple(found)
 
 
 def labelled(label: str, shape: Shape) -> Labelled:

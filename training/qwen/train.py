@@ -9,26 +9,26 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch.utils.data import Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from tator_ml.engine.memory import is_out_of_memory
 from tator_ml.vlm.prompts import DEFAULT_SYSTEM, DEFAULT_TEMPLATE, PromptStyle
 from tator_ml.vlm.registry import ADAPTER, WHOLE, QwenEntry, qwen_registry
 from tator_sdk.requests import QwenTraining
 from tator_sdk.settings import Settings
 from training.job import Job
-from training.qwen.base import Loaded, checkpoints_gradients, device_of, load_to_train
-from training.qwen.collate import Encoder, Tensors, collate
-from training.qwen.conversations import Conversation, Drawing, draw, fixed
+from training.qwen.base import BaseError, Loaded, checkpoints_gradients, device_of, load_to_train
+from training.qwen.collate import collate
+from training.qwen.conversations import Drawing, fixed
+from training.qwen.draws import Draws, Plan
 from training.qwen.evaluate import answers, mean_loss, measure
-from training.qwen.samples import NothingToLearn, Sample, Samples
+from training.qwen.samples import NothingToLearn, Sample, Samples, readable
 from training.qwen.scores import score
 
 COMPLETE = "complete"
@@ -94,6 +94,9 @@ def train(request: QwenTraining, samples: Samples, settings: Settings, job: Job)
     """
     if not samples.train or not samples.held_out:
         raise NothingToLearn("There must be pictures to learn from and others to measure on; label more of them.")
+    measured = readable(samples.held_out, request.evaluate_pictures, job.log)
+    if not measured:
+        raise NothingToLearn("None of the held-out pictures can be read; see the job's log.")
     device = device_of(settings, request.device)
     entry = qwen_registry(settings).resolve(request.base)
     job.progress(0, 0, "loading the model")
@@ -106,11 +109,19 @@ def train(request: QwenTraining, samples: Samples, settings: Settings, job: Job)
         f"{len(samples.train)} pictures to learn from, {len(samples.held_out)} held out, {len(samples.classes)} "
         f"classes; {trained:,} of {weights:,} weights learn, {plan.steps} steps of {plan.each} samples on {device}"
     )
-    trainer = _trainer(request, samples, loaded, plan, job, device)
+    trainer = _trainer(request, samples, measured, loaded, plan, job, device)
     begun = newest_checkpoint(job.folder)
     if begun is not None:
         job.log(f"going on from step {step_of(begun)}")
-    trainer.train(resume_from_checkpoint=str(begun) if begun else None)
+    try:
+        trainer.train(resume_from_checkpoint=str(begun) if begun else None)
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise BaseError(
+                f"{device} has too little memory to train this; use --method qlora, a smaller --max-image-dim, "
+                "--batch 1 or --gradient-checkpointing on."
+            ) from error
+        raise
     watch = next(one for one in trainer.callback_handler.callbacks if isinstance(one, Watch))
     best = watch.best()
     return Tuned(
@@ -127,67 +138,26 @@ def train(request: QwenTraining, samples: Samples, settings: Settings, job: Job)
     )
 
 
-@dataclass(frozen=True)
-class Plan:
-    """How many steps there are.
-
-    Attributes:
-        each: samples in a step of the optimiser.
-        steps: in all.
-        round: steps in one round over the pictures.
-        evaluate_every: steps.
-    """
-
-    each: int
-    steps: int
-    round: int
-    evaluate_every: int
-
-    @classmethod
-    def of(cls, request: QwenTraining, samples: Samples) -> Plan:
-        """The plan for a request."""
-        each = request.batch * request.accumulate
-        round_ = max(1, math.ceil(len(samples.train) / each))
-        return cls(each, round_ * request.epochs, round_, request.evaluate_every or round_)
-
-
-class Draws(Dataset[Tensors]):
-    """All samples of a training by number; each is drawn from the seed and its number alone."""
-
-    def __init__(self, samples: Samples, drawing: Drawing, encoder: Encoder, seed: int, count: int) -> None:
-        self._samples = samples
-        self._drawing = drawing
-        self._encoder = encoder
-        self._seed = seed
-        self._count = count
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, number: int) -> Tensors:
-        return self._encoder.encode(self.conversation(number))
-
-    def conversation(self, number: int) -> Conversation:
-        """The question of a number, about the pictures in an order that is another one in each round."""
-        pictures = self._samples.train
-        turn, place = divmod(number, len(pictures))
-        order = np.random.default_rng([self._seed, turn]).permutation(len(pictures))
-        rng = np.random.default_rng([self._seed, turn, place])
-        return draw(pictures[order[place]], self._samples.classes, self._drawing, rng)
-
-
 class Watch(TrainerCallback):
     """Tells the job how the training goes, measures it, keeps the best weights and ends it."""
 
-    def __init__(self, request: QwenTraining, samples: Samples, loaded: Loaded, plan: Plan, job: Job) -> None:
+    def __init__(
+        self,
+        request: QwenTraining,
+        measured: Sequence[Sample],
+        classes: Sequence[str],
+        loaded: Loaded,
+        plan: Plan,
+        job: Job,
+    ) -> None:
         self.kind = WHOLE if request.method == "whole" else ADAPTER
         self.evaluations: list[dict[str, Any]] = []
         self._request = request
-        self._samples = samples
+        self._asked = measured
+        self._classes = classes
         self._loaded = loaded
         self._plan = plan
         self._job = job
-        self._asked: tuple[Sample, ...] = samples.held_out[: request.evaluate_pictures]
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Take up the evaluations that belong to the checkpoint; later ones will be done again."""
@@ -236,7 +206,7 @@ class Watch(TrainerCallback):
         return len(self.evaluations) - 1 - self.evaluations.index(self.best()) >= self._request.patience
 
     def _evaluate(self, step: int) -> None:
-        request, classes, job = self._request, self._samples.classes, self._job
+        request, classes, job = self._request, self._classes, self._job
         loaded, style = self._loaded, style_of(request)
         tick = _ticking(job, step, self._plan.steps)
         asked = [fixed(sample, classes, style, request.max_detections) for sample in self._asked]
@@ -306,8 +276,9 @@ def newest_checkpoint(folder: Path) -> Path | None:
 
 
 def _trainer(
-    request: QwenTraining, samples: Samples, loaded: Loaded, plan: Plan, job: Job, device: torch.device
-) -> Trainer:
+    request: QwenTraining, samples: Samples, measured: Sequence[Sample], loaded: Loaded, plan: Plan, job: Job,
+    device: torch.device,
+) -> Trainer:  # fmt: skip
     half = device.type == "cuda" and torch.cuda.is_bf16_supported()
     if checkpoints_gradients(loaded.model, request):
         loaded.model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -343,9 +314,9 @@ def _trainer(
     trainer = _Tuner(
         model=loaded.model,
         args=arguments,
-        train_dataset=Draws(samples, drawing, loaded.encoder, request.seed, plan.steps * plan.each),
+        train_dataset=Draws(samples, drawing, loaded.encoder, request.seed, plan.steps * plan.each, job.log),
         data_collator=lambda encoded: collate(encoded, pad),
-        callbacks=[Watch(request, samples, loaded, plan, job)],
+        callbacks=[Watch(request, measured, samples.classes, loaded, plan, job)],
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
