@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from benchmarks.qwen_scenes import CLASSES, SIDE, samples
 from benchmarks.report import Figure
@@ -27,8 +26,8 @@ from tator_ml.vlm.registry import QwenEntry, qwen_registry
 from tator_sdk.geometry import Xyxy, iou_xyxy
 from tator_sdk.requests import QwenTraining
 from tator_sdk.settings import Settings
+from training.qwen import evaluate
 from training.qwen.base import Loaded, device_of, load
-from training.qwen.evaluate import answers, measure
 from training.qwen.samples import Sample, Samples
 from training.qwen.scores import Scores, score
 from training.qwen.tiny import Family, Shape, save_tiny
@@ -72,7 +71,7 @@ class Alone:
             print(f"  {self.id}: step {values['step']}, loss {values['loss']:.3f}", flush=True)
 
 
-def figures() -> Iterator[Figure]:
+def measure() -> Iterator[Figure]:
     """Train both, and measure before and after."""
     settings = Settings(home=HOME / "home", offline=True)
     base = _base()
@@ -123,8 +122,8 @@ def _entry(settings: Settings, folder: Path) -> QwenEntry:
 
 def _scores(entry: QwenEntry, settings: Settings, pictures: list[Sample]) -> Scores:
     loaded: Loaded = load(entry, settings, device_of(settings, None), SIDE)
-    ask = partial(answers, loaded.model, loaded.encoder, max_new_tokens=64)
-    return score(measure(ask, loaded.encoder.coordinates, pictures, CLASSES, STYLE, batch=50))
+    ask = partial(evaluate.answers, loaded.model, loaded.encoder, max_new_tokens=64)
+    return score(evaluate.measure(ask, loaded.encoder.coordinates, pictures, CLASSES, STYLE, batch=50))
 
 
 def _f1(entry: QwenEntry, settings: Settings, pictures: list[Sample]) -> float:
@@ -178,8 +177,7 @@ def _tuned(
 
 def main() -> None:
     """The learning alone."""
-    torch.set_num_threads(max(1, torch.get_num_threads()))
-    for figure in figures():
+    for figure in measure():
         print(json.dumps(figure.as_json()), flush=True)
 
 
