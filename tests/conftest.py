@@ -26,15 +26,6 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TATOR_HOME", str(tmp_path / "home"))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What shares a running Label Studio stays in one process: that of the editor's tests, or that of the others."""
-    for item in items:
-        for name in ("browser", "studio"):
-            if item.get_closest_marker(name):
-                item.add_marker(pytest.mark.xdist_group(name))
-                break
-
-
 @pytest.fixture
 def payload() -> Any:
     """A captured request by name, whole: method, path, headers, body."""
