@@ -28,6 +28,7 @@ from tator_sdk.requests import QwenTraining
 from tator_sdk.settings import Settings
 from training.qwen import evaluate
 from training.qwen.base import Loaded, device_of, load
+from training.qwen.compare import compare
 from training.qwen.samples import Sample, Samples
 from training.qwen.scores import Scores, score
 from training.qwen.tiny import Family, Shape, save_tiny
@@ -89,6 +90,22 @@ def measure() -> Iterator[Figure]:
     tuned = replace(_entry(settings, whole), adapter=adapter)
     yield Figure("qwen.f1_lora", _f1(tuned, settings, outlined), "F1", "higher", max(other, 0.05) + 0.05)
     yield Figure("qwen.f1_lora_on_first_kind", _f1(tuned, settings, filled), "F1", "higher")
+    first = _entry(settings, whole)
+    takes_over = _decided(tuned, first, settings, samples("outlined", ADAPTER_SEEDS), outlined)
+    yield Figure("qwen.gate_lets_better_in", float(takes_over), "", "higher", 1)
+    made_worse = _decided(tuned, first, settings, samples("filled", WHOLE_SEEDS), filled)
+    yield Figure("qwen.gate_lets_worse_in", float(made_worse), "", "lower", 0)
+
+
+def _decided(
+    candidate: QwenEntry, active: QwenEntry, settings: Settings, learned: list[Sample], unseen: list[Sample]
+) -> bool:
+    """Whether the gate activates the candidate; both are asked as in service."""
+    request = QwenTraining(dataset="scenes", compare_pictures=100, max_new_tokens=64)
+    pictures = Samples(tuple(learned), tuple(unseen), CLASSES, "scenes")
+    decision = compare(candidate, active, pictures, request, settings, Alone("gate"))
+    print(f"  {decision.reason}", flush=True)
+    return decision.activate
 
 
 def constant_f1(pictures: list[Sample]) -> float:
