@@ -12,14 +12,18 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from label_config.errors import LabelConfigError
+from label_config.interface import Interface
+from label_config.reader import read_cached
 from tator_ml.asking import AnswersAsks
 from tator_ml.engine.client import EngineAway
-from tator_ml.engine.messages import Answer, Ask, Busy
+from tator_ml.engine.messages import Answer, Ask, Busy, Status
 from tator_ml.images.fetch import ImageRef
+from tator_sdk.errors import TatorError
 from tator_sdk.patience import WAITS_SECONDS
 from tator_sdk.push import PredictionsOfVersion, Pushed
 from tator_sdk.settings import Settings
-from tator_sdk.studio import StudioError
+from tator_sdk.studio import StudioError, open_studio, sentences
 from training.job import Job
 from training.journal import Journal, line_at, lines_of
 
@@ -38,6 +42,33 @@ class Fetches(Protocol):
     def fetch(self, address: str, task_id: int | None = None) -> ImageRef:
         """Bring the picture of an address into the store."""
         ...
+
+
+class ServesJobs(Protocol):
+    """What jobs ask of an engine beside their work."""
+
+    def segmenter_version(self, name: str | None = None) -> str:
+        """Version of the segmenter of a name."""
+        ...
+
+    def status(self) -> Status:
+        """What the engine is doing now."""
+        ...
+
+
+def project_of(settings: Settings, number: int) -> tuple[Any, Any, Interface]:
+    """The client of Label Studio, a project as it has it, and its configuration as Tator understands it.
+
+    Raises:
+        TatorError: Label Studio does not answer, has no such project, or the configuration cannot be read.
+    """
+    studio: Any = open_studio(settings)
+    with sentences(settings.label_studio_url):
+        about = studio.projects.get(number)
+    try:
+        return studio, about, read_cached(str(about.label_config or ""))
+    except LabelConfigError as error:
+        raise TatorError(str(error)) from error
 
 
 class Stopped(Exception):

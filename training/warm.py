@@ -18,20 +18,18 @@ from typing import Any, Protocol, cast
 
 import redis
 
-from label_config.errors import LabelConfigError
 from label_config.interface import Interface
-from label_config.reader import read_cached
 from tator_ml.engine.client import EngineAway, EngineClient
 from tator_ml.engine.messages import Busy, Status
 from tator_ml.images.decode import ImageError
 from tator_ml.images.fetch import ImageFetcher, ImageRef
 from tator_ml.jobs.connection import connect_patiently
 from tator_ml.learning.stores import image_store, project_choices
-from tator_sdk.errors import TatorError
 from tator_sdk.requests import WarmUp
 from tator_sdk.settings import Settings
-from tator_sdk.studio import open_studio, sentences
+from tator_sdk.studio import sentences
 from training.job import Job, run_job
+from training.sweep import project_of
 
 DONE_FILE = "done.jsonl"  # addresses that need no further look
 PAGE_TASKS = 100
@@ -152,13 +150,7 @@ def warm(
         TatorError: in a sentence.
     """
     begun = time.monotonic()
-    studio: Any = open_studio(settings)
-    with sentences(settings.label_studio_url):
-        about = studio.projects.get(request.project)
-    try:
-        interface = read_cached(str(about.label_config or ""))
-    except LabelConfigError as error:
-        raise TatorError(str(error)) from error
+    studio, about, interface = project_of(settings, request.project)
     store = image_store(settings)
     engine = engine or EngineClient(settings, store)
     segmenter = request.segmenter or project_choices(settings).get(request.project).segmenter

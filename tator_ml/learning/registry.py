@@ -23,6 +23,7 @@ from typing import Any
 
 from tator_ml.engine.head import METADATA_FILE, WEIGHTS_FILE, Head, write_whole
 from tator_ml.projects import Projects
+from tator_ml.versions import next_version
 from tator_sdk.errors import TatorError
 
 REPORT_FILE, EXAMPLES_FILE = "report.json", "examples.json"
@@ -92,7 +93,7 @@ class HeadRegistry:
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         while True:
-            version = self._next_version(head, project)
+            version = next_version(self._folder, "head", project, head.digest)
             head = replace(head, version=version)
             created = time.time()
             content = {
@@ -225,15 +226,6 @@ class HeadRegistry:
             report = {}
         created = float(report.get("created") or folder.stat().st_mtime)
         return HeadEntry(folder.name, folder, report.get("project"), created, report)
-
-    def _next_version(self, head: Head, project: int | None) -> str:
-        prefix = f"head-p{project}-" if project is not None else "head-"
-        numbers = [
-            int(found[1])
-            for path in self._folder.iterdir()
-            if (found := re.fullmatch(re.escape(prefix) + r"(\d+)-[0-9a-f]{6}", path.name))
-        ]
-        return f"{prefix}{max(numbers, default=0) + 1}-{head.digest[:6]}"
 
 
 def _json(value: object) -> bytes:

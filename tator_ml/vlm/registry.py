@@ -24,6 +24,7 @@ from safetensors import SafetensorError, safe_open
 
 from tator_ml.engine.head import write_whole
 from tator_ml.projects import Projects
+from tator_ml.versions import next_version
 from tator_ml.vlm.prompts import DEFAULT_TEMPLATE, PromptStyle
 from tator_sdk.errors import TatorError
 from tator_sdk.settings import Settings
@@ -237,7 +238,9 @@ class QwenRegistry:
             write_whole(partial / EXAMPLES_FILE, _json(list(examples)))
             now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
             while True:
-                metadata = replace(metadata, id=self._next_id(metadata.project, digest), created_at=now)
+                metadata = replace(
+                    metadata, id=next_version(self._folder, "qwen", metadata.project, digest), created_at=now
+                )
                 write_whole(partial / METADATA_FILE, _json(asdict(metadata)))
                 try:
                     partial.rename(self._folder / metadata.id)
@@ -300,15 +303,6 @@ class QwenRegistry:
         except (OSError, ValueError, TypeError):  # a model stays usable without its figures
             metrics = {}
         return _entry(folder, metadata, metrics)
-
-    def _next_id(self, project: int | None, digest: str) -> str:
-        prefix = f"qwen-p{project}-" if project is not None else "qwen-"
-        numbers = [
-            int(found[1])
-            for path in self._folder.iterdir()
-            if (found := re.fullmatch(re.escape(prefix) + r"(\d+)-[0-9a-f]{6}", path.name))
-        ]
-        return f"{prefix}{max(numbers, default=0) + 1}-{digest[:6]}"
 
 
 def qwen_registry(settings: Settings) -> QwenRegistry:

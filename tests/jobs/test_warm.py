@@ -85,7 +85,7 @@ class Encoder:
 @pytest.fixture
 def studio(monkeypatch: pytest.MonkeyPatch) -> Studio:
     made = Studio()
-    monkeypatch.setattr("training.warm.open_studio", lambda _: made)
+    monkeypatch.setattr("training.sweep.open_studio", lambda _: made)
     monkeypatch.setattr("training.warm.POSTPONED_SECONDS", 0.01)
     return made
 

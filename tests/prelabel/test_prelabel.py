@@ -95,7 +95,7 @@ class Studio:
 @pytest.fixture
 def studio(monkeypatch: pytest.MonkeyPatch) -> Studio:
     made = Studio()
-    monkeypatch.setattr("training.prelabel.job.open_studio", lambda _: made)
+    monkeypatch.setattr("training.sweep.open_studio", lambda _: made)
 
     class Pushes:
         def __init__(self, _: Settings, project: int, version: str) -> None:
@@ -114,6 +114,15 @@ def job(settings: Settings) -> LocalJob:
     return LocalJob(settings, f"prelabel-{PROJECT}-abcd")
 
 
+Run = Callable[[Prelabel], dict[str, Any]]
+
+
+@pytest.fixture
+def run(settings: Settings, job: LocalJob, toy: Toy, studio: Studio) -> Run:
+    """The job, over a Label Studio in memory and an engine of toys."""
+    return lambda request: prelabel(request, settings, job, toy.engine)
+
+
 def near(region: dict[str, Any], truth: dict[str, float]) -> bool:
     return all(abs(region["value"][key] - truth[key]) < 0.5 for key in truth)
 
@@ -123,14 +132,10 @@ def ask(**more: Any) -> Prelabel:
 
 
 def test_what_the_model_finds_becomes_a_prediction_of_each_task(
-    studio: Studio,
-    settings: Settings,
-    toy: Toy,
-    model: Model,
-    job: LocalJob,
+    studio: Studio, model: Model, job: LocalJob, run: Run
 ) -> None:
     studio.annotated = {2}
-    report = prelabel(ask(), settings, job, toy.engine)
+    report = run(ask())
     (version,) = studio.pushed
     assert version == f"Qwen2.5-VL-3B-Instruct+bright-1+toy-head-1/{job.id}" == report["model_version"]
     held = studio.pushed[version]
@@ -145,55 +150,34 @@ def test_what_the_model_finds_becomes_a_prediction_of_each_task(
     assert {one.lane for one in model.asked} == {"batch"} and model.asked[0].seconds == pytest.approx(600, rel=0.2)
 
 
-def test_nothing_is_pushed_in_a_dry_run(
-    studio: Studio,
-    settings: Settings,
-    toy: Toy,
-    model: Model,
-    job: LocalJob,
-) -> None:
+def test_nothing_is_pushed_in_a_dry_run(studio: Studio, model: Model, job: LocalJob, run: Run) -> None:
     model.found = lambda count: [BALL, Detection("kiosk", CUP.xyxy)]
-    report = prelabel(ask(dry_run=True, max_results=1), settings, job, toy.engine)
+    report = run(ask(dry_run=True, max_results=1))
     assert not studio.pushed and report["pushed"] == 0 and report["objects"] == 3
     assert report["unmatched"] == {"kiosk": 3}
 
 
 def test_options_of_the_request_go_before_those_of_the_field(
-    studio: Studio,
-    settings: Settings,
-    toy: Toy,
-    model: Model,
-    job: LocalJob,
+    studio: Studio, model: Model, job: LocalJob, run: Run
 ) -> None:
     wanted = ask(mode="bbox", classify=False, max_results=1, tasks=(2,), image_type="X-ray", extra_context="Chests.")
-    report = prelabel(wanted, settings, job, toy.engine)
+    report = run(wanted)
     (held,) = studio.pushed.values()
     assert set(held) == {2} and len(held[2]["result"]) == 1 and "score" not in held[2]["result"][0]
     assert report["model_version"] == f"Qwen2.5-VL-3B-Instruct/{job.id}"
     assert "X-ray" in model.asked[0].user and "Chests." in model.asked[0].user
 
 
-def test_empty_words_mean_all_classes(
-    studio: Studio,
-    settings: Settings,
-    toy: Toy,
-    model: Model,
-    job: LocalJob,
-) -> None:
+def test_empty_words_mean_all_classes(studio: Studio, model: Model, job: LocalJob, run: Run) -> None:
     for words in ("", "all"):
-        prelabel(Prelabel(project=PROJECT, prompt=words, dry_run=True), settings, job, toy.engine)
+        run(Prelabel(project=PROJECT, prompt=words, dry_run=True))
         (job.folder / FOUND_FILE).unlink()
     assert all("Ball, Cup" in one.user for one in model.asked)
 
 
 @pytest.mark.parametrize("at", range(4))
 def test_a_killed_job_goes_on_and_asks_and_pushes_nothing_twice(
-    studio: Studio,
-    settings: Settings,
-    toy: Toy,
-    model: Model,
-    job: LocalJob,
-    at: int,
+    studio: Studio, model: Model, run: Run, at: int
 ) -> None:
     """Killed before a question, or before a prediction is created."""
 
@@ -211,36 +195,26 @@ def test_a_killed_job_goes_on_and_asks_and_pushes_nothing_twice(
     if at == 3:  # all three were asked
         studio.before_push = lambda: strikes(at if len(next(iter(studio.pushed.values()))) == 1 else -1)
     with pytest.raises(Killed):
-        prelabel(ask(in_flight=1), settings, job, toy.engine)
-    report = prelabel(ask(in_flight=1), settings, job, toy.engine)
+        run(ask(in_flight=1))
+    report = run(ask(in_flight=1))
     (held,) = studio.pushed.values()
     assert set(held) == {1, 2, 3} and len(model.asked) == 3
     assert report["tasks"] == 3 and report["pushed"] + report["already_there"] == 3
 
 
 def test_another_model_or_head_that_becomes_active_meanwhile_changes_nothing(
-    studio: Studio,
-    settings: Settings,
-    toy: Toy,
-    model: Model,
-    job: LocalJob,
+    settings: Settings, model: Model, job: LocalJob, run: Run
 ) -> None:
-    prelabel(ask(dry_run=True), settings, job, toy.engine)
+    run(ask(dry_run=True))
     plan = json.loads((job.folder / "plan.json").read_text())
     from tator_ml.learning.stores import project_choices
 
     project_choices(settings).choose(PROJECT, segmenter="sam2-tiny")
-    report = prelabel(ask(), settings, job, toy.engine)
+    report = run(ask())
     assert report["model_version"] == plan["version"] and plan["segmenter"] is None
 
 
-def test_it_can_be_cancelled_between_pictures(
-    studio: Studio,
-    settings: Settings,
-    toy: Toy,
-    model: Model,
-    job: LocalJob,
-) -> None:
+def test_it_can_be_cancelled_between_pictures(studio: Studio, model: Model, job: LocalJob, run: Run) -> None:
     def cancelled(done: int, total: int, what: str) -> None:
         assert total == 3 and "a minute" in what
         if done:
@@ -248,14 +222,13 @@ def test_it_can_be_cancelled_between_pictures(
 
     job.progress = cancelled  # type: ignore[method-assign]
     with pytest.raises(JobCancelled):
-        prelabel(ask(in_flight=1), settings, job, toy.engine)
+        run(ask(in_flight=1))
     assert 1 <= len(list(lines_of(job.folder / FOUND_FILE))) < 3 and not studio.pushed
 
 
 def test_an_engine_that_is_away_for_a_moment_is_waited_for(
-    studio: Studio, settings: Settings, toy: Toy, model: Model, job: LocalJob,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    studio: Studio, model: Model, job: LocalJob, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("training.sweep.RETRY_SECONDS", 0.05)
     away = [True, True]
 
@@ -264,47 +237,39 @@ def test_an_engine_that_is_away_for_a_moment_is_waited_for(
             raise EngineAway("Tator's engine is not running.")
 
     model.before = ends
-    assert prelabel(ask(), settings, job, toy.engine)["pushed"] == 3
+    assert run(ask())["pushed"] == 3
     model.before = lambda count: (_ for _ in ()).throw(EngineAway("Tator's engine is not running."))
     (job.folder / FOUND_FILE).unlink()
     with pytest.raises(TatorError, match="not running"):
-        prelabel(ask(), settings, job, toy.engine)
+        run(ask())
 
 
 def test_pictures_and_answers_that_cannot_be_read_are_counted(
-    studio: Studio,
-    settings: Settings,
-    toy: Toy,
-    model: Model,
-    job: LocalJob,
+    studio: Studio, model: Model, job: LocalJob, run: Run
 ) -> None:
     studio.data[2] = {"image": "/nowhere/else.png"}
     studio.data[4] = {}
     model.found = lambda count: ()
     model.more = {"complete": False, "text": "I am sorry"}
-    report = prelabel(ask(), settings, job, toy.engine)
+    report = run(ask())
     assert (report["unreadable"], report["garbled"], report["pushed"]) == (2, 2, 0)
     assert any("Task 4" in note for note in report["notes"])
     model.more = {"ended": "length", "complete": False}
     model.found = lambda count: [BALL]
     (job.folder / FOUND_FILE).unlink()
-    report = prelabel(ask(), settings, job, toy.engine)
+    report = run(ask())
     assert (report["cut"], report["garbled"], report["offered_tasks"]) == (2, 0, 2)
 
 
 def test_a_configuration_that_cannot_take_the_answer_is_said(
-    studio: Studio,
-    settings: Settings,
-    toy: Toy,
-    model: Model,
-    job: LocalJob,
+    studio: Studio, model: Model, job: LocalJob, run: Run
 ) -> None:
     studio.config = '<View><Image name="image" value="$image"/></View>'
     with pytest.raises(TatorError, match="<RectangleLabels>"):
-        prelabel(ask(), settings, job, toy.engine)
+        run(ask())
     studio.config = '<View><Text name="text" value="$text"/></View>'
     with pytest.raises(TatorError, match="no <Image>"):
-        prelabel(ask(), settings, job, toy.engine)
+        run(ask())
 
 
 def test_the_verb_shows_what_was_found_and_how_to_take_it_back(

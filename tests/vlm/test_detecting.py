@@ -17,13 +17,11 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForImageTextToText
 
 from tator_ml.engine.client import EngineClient
-from tator_ml.engine.detecting import placed
 from tator_ml.engine.engine import Engine
 from tator_ml.engine.lanes import Lane
 from tator_ml.engine.messages import (
     Ask,
     DetectAsk,
-    Detection,
     EngineError,
     OutOfMemory,
     Prompt,
@@ -38,8 +36,6 @@ from tator_ml.images.decode import decode_image
 from tator_ml.images.store import ImageStore
 from tator_ml.vlm.loading import load_vlm
 from tator_ml.vlm.model import Vlm, _Writing
-from tator_ml.vlm.parsing import Detected as Written
-from tator_ml.vlm.parsing import Parsed
 from tator_ml.vlm.registry import RunMetadata, qwen_registry
 from tator_sdk.errors import TatorError
 from tator_sdk.settings import Settings
@@ -349,32 +345,6 @@ def test_over_the_wire(
     finally:
         client.close()
         server._listener.close()
-
-
-def test_places_are_clamped_and_each_stands_once(
-    taught: dict[Family, Path], settings: Settings, family: Family
-) -> None:
-    vlm = load_vlm(settings, str(taught[family]), "cpu")
-    full = vlm.coordinates.full_scale or 280
-    parsed = Parsed(
-        (
-            Written("a", (-9.0, 0.0, full / 2, full * 7)),
-            Written("a", (full / 2, full * 7, -9.0, 0.0)),
-            Written("b", (full, 0.0, full + 5, full)),
-            Written("c", None, (full, full / 2)),
-            Written("d", None, (-1.0, 2.0)),
-            Written("e", (1e300, 1e300, -1e300, -1e300), (0.0, 0.0)),
-        ),
-        True,
-        ("before",),
-    )
-    found, problems = placed(parsed, vlm, (280, 280), (1000, 501))
-    assert found == (
-        Detection("a", (0, 0, 500, 501)),
-        Detection("c", None, (1000, 250.5)),
-        Detection("e", (0, 0, 1000, 501), (0, 0)),
-    )
-    assert problems == ("before", "2 objects lie outside of the picture or without area.")
 
 
 def test_a_registered_run_is_asked_with_its_adapter(

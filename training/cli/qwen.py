@@ -6,7 +6,7 @@ import hashlib
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
@@ -22,8 +22,8 @@ from tator_ml.vlm.registry import qwen_registry
 from tator_sdk.cli.options import EITHER_SPELLING, with_request
 from tator_sdk.requests import QwenTraining
 from tator_sdk.settings import Settings
-from training.cli.train import WHERE, TrainError
-from training.cli.working import INTERRUPTED, foreground, worker_answers
+from training.cli.train import TrainError
+from training.cli.working import INTERRUPTED, Detach, DryRun, Here, Verbose, foreground, worker_answers
 
 if TYPE_CHECKING:
     from training.qwen.samples import Samples
@@ -48,18 +48,10 @@ def register(train: typer.Typer) -> None:
 @with_request(QwenTraining, also=ALSO, sections=SECTIONS)
 def qwen(
     request: QwenTraining,
-    here: Annotated[
-        bool,
-        typer.Option("--here", help="Train in this process, whether a worker answers or not.", rich_help_panel=WHERE),
-    ] = False,
-    detach: Annotated[
-        bool, typer.Option("--detach", help="Only start it with a worker, and print its id.", rich_help_panel=WHERE)
-    ] = False,
-    dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Read and count what there is to learn; train nothing.", rich_help_panel=WHERE),
-    ] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the log too.", rich_help_panel=WHERE)] = False,
+    here: Here = False,
+    detach: Detach = False,
+    dry_run: DryRun = False,
+    verbose: Verbose = False,
     home: Home = None,
 ) -> None:
     """Tune a Qwen-VL on your own labels, so that asking in words finds what you label.

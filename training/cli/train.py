@@ -21,7 +21,7 @@ from tator_sdk.cli.options import EITHER_SPELLING, with_request
 from tator_sdk.errors import TatorError
 from tator_sdk.requests import HeadTraining
 from tator_sdk.settings import Settings
-from training.cli.working import INTERRUPTED, foreground, worker_answers
+from training.cli.working import INTERRUPTED, WHERE, Detach, DryRun, Here, Verbose, foreground, worker_answers
 from training.job import LocalJob
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 PICKLES = {".pkl", ".pickle", ".joblib"}
 MOST_CLASSES = 12
 
-WHERE = "Where it runs and what it leaves"
 ALSO = {
     "project": ["-p"],
     "device": ["device-override"],
@@ -82,18 +81,10 @@ def clip(
         Path | None,
         typer.Option(help="Also write the names of its classes to this file, one a line.", rich_help_panel=WHERE),
     ] = None,
-    here: Annotated[
-        bool,
-        typer.Option("--here", help="Train in this process, whether a worker answers or not.", rich_help_panel=WHERE),
-    ] = False,
-    detach: Annotated[
-        bool, typer.Option("--detach", help="Only start it with a worker, and print its id.", rich_help_panel=WHERE)
-    ] = False,
-    dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Read and count what there is to learn; train nothing.", rich_help_panel=WHERE),
-    ] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show notes too.", rich_help_panel=WHERE)] = False,
+    here: Here = False,
+    detach: Detach = False,
+    dry_run: DryRun = False,
+    verbose: Verbose = False,
     home: Home = None,
 ) -> None:
     """Train a class head: a calibrated logistic regression on embeddings of labelled boxes.

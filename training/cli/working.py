@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -17,6 +18,21 @@ from tator_sdk.settings import Settings
 from training.job import LocalJob
 
 INTERRUPTED = 130  # what shells report of a command that Ctrl-C ended
+WHERE = "Where it runs and what it leaves"
+"""Heading in the help."""
+
+Here = Annotated[
+    bool,
+    typer.Option("--here", help="Train in this process, whether a worker answers or not.", rich_help_panel=WHERE),
+]
+Detach = Annotated[
+    bool, typer.Option("--detach", help="Only start it with a worker, and print its id.", rich_help_panel=WHERE)
+]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Read and count what there is to learn; train nothing.", rich_help_panel=WHERE),
+]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the log too.", rich_help_panel=WHERE)]
 
 
 class _Foreground(LocalJob):

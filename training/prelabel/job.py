@@ -13,45 +13,33 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
-from label_config.errors import LabelConfigError
 from label_config.interface import Control, Interface
-from label_config.reader import read_cached
 from label_config.word_options import WordOptions, word_options
 from tator_ml.assists import AssistError
 from tator_ml.engine.client import EngineClient
 from tator_ml.engine.head import write_whole
-from tator_ml.engine.messages import Status
 from tator_ml.images.fetch import ImageFetcher
 from tator_ml.learning.stores import head_registry, image_store, project_choices
 from tator_ml.projects import ProjectChoices
 from tator_ml.typed_words import all_or
 from tator_ml.vlm.registry import QwenEntry, qwen_registry
 from tator_ml.words import AnswersWords, Manner, short_name
-from tator_sdk.errors import TatorError
 from tator_sdk.push import Pushed
 from tator_sdk.requests import Prelabel
 from tator_sdk.settings import Settings
-from tator_sdk.studio import UNLABELLED, open_studio, sentences
+from tator_sdk.studio import UNLABELLED
 from training.job import Job, run_job
 from training.journal import lines_of
 from training.prelabel.look import FOUND_FILE, How, Looking, offer_of
 from training.selection import selected_tasks
-from training.sweep import Fetches, push_found
+from training.sweep import Fetches, ServesJobs, project_of, push_found
 
 PLAN_FILE, REPORT_FILE = "plan.json", "report.json"
 MOST_NOTES = 100
 
 
-class Engine(AnswersWords, Protocol):
+class Engine(AnswersWords, ServesJobs, Protocol):
     """What this job needs of an engine."""
-
-    def segmenter_version(self, name: str | None = None) -> str:
-        """Version of the segmenter of a name."""
-        ...
-
-    def status(self) -> Status:
-        """What the engine is doing now."""
-        ...
 
 
 def run(job_id: str, request: dict[str, Any]) -> dict[str, Any]:
@@ -78,13 +66,7 @@ def prelabel(
         TatorError: in a sentence.
     """
     begun = time.monotonic()
-    studio: Any = open_studio(settings)
-    with sentences(settings.label_studio_url):
-        about = studio.projects.get(request.project)
-    try:
-        interface = read_cached(str(about.label_config or ""))
-    except LabelConfigError as error:
-        raise TatorError(str(error)) from error
+    studio, about, interface = project_of(settings, request.project)
     store = image_store(settings)
     engine = engine or EngineClient(settings, store, head_registry(settings).files)
     request = request.model_copy(update={"prompt": all_or(request.prompt, interface.labels)})

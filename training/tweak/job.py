@@ -12,25 +12,20 @@ import time
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from label_config.errors import LabelConfigError
 from label_config.interface import Interface
-from label_config.reader import read_cached
 from tator_ml.asking import AnswersAsks
 from tator_ml.engine.client import EngineClient
 from tator_ml.engine.head import write_whole
-from tator_ml.engine.messages import Status
 from tator_ml.images.fetch import ImageFetcher
 from tator_ml.learning.stores import head_registry, image_store, project_choices
 from tator_ml.standing import class_named
-from tator_sdk.errors import TatorError
 from tator_sdk.push import Pushed
 from tator_sdk.requests import Tweak
 from tator_sdk.settings import Settings
-from tator_sdk.studio import open_studio, sentences
 from training.job import Job, run_job
 from training.journal import lines_of
 from training.selection import selected_tasks
-from training.sweep import Fetches, push_found
+from training.sweep import Fetches, ServesJobs, project_of, push_found
 from training.tweak.apply import Annotations, Written, apply
 from training.tweak.look import FOUND_FILE, How, Looking, offer_of
 from training.tweak.pictures import draw_sheet
@@ -39,16 +34,8 @@ from training.tweak.report import Report
 PLAN_FILE, REPORT_FILE = "plan.json", "report.json"
 
 
-class Engine(AnswersAsks, Protocol):
+class Engine(AnswersAsks, ServesJobs, Protocol):
     """What this job needs of an engine."""
-
-    def segmenter_version(self, name: str | None = None) -> str:
-        """Version of the segmenter of a name."""
-        ...
-
-    def status(self) -> Status:
-        """What the engine is doing now."""
-        ...
 
 
 def run(job_id: str, request: dict[str, Any]) -> dict[str, Any]:
@@ -75,13 +62,7 @@ def tweak(
         TatorError: in a sentence.
     """
     begun = time.monotonic()
-    studio: Any = open_studio(settings)
-    with sentences(settings.label_studio_url):
-        about = studio.projects.get(request.project)
-    try:
-        interface = read_cached(str(about.label_config or ""))
-    except LabelConfigError as error:
-        raise TatorError(str(error)) from error
+    studio, about, interface = project_of(settings, request.project)
     store = image_store(settings)
     engine = engine or EngineClient(settings, store, head_registry(settings).files)
     plan = _plan(request, settings, job, engine, interface)
