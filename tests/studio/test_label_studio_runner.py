@@ -235,9 +235,10 @@ class TestRunning:
         for page in ("/", "/user/login/", "/version/", "/api/version", "/projects/", "/heidi-tips"):
             client.get(page)
         running.personal_access_token()
-        first, *calls = (Path(watched["PYTHONPATH"]) / "calls.log").read_text().splitlines()
-        assert first == "watching"
-        places = {call.split()[1] for call in calls} - {"watching"}
+        lines = (Path(watched["PYTHONPATH"]) / "calls.log").read_text().splitlines()
+        assert "watching" in lines  # once for each Python that the server started: two where it lost its first port
+        places = {line.split()[1] for line in lines if line != "watching"}
+        assert places
         assert places <= {"127.0.0.1", "localhost", "::1", "0.0.0.0"}
 
     def test_pages_send_the_browser_nowhere_else(self, running: LabelStudio) -> None:
