@@ -18,8 +18,10 @@ from tator_sdk.errors import TatorError
 
 ASSISTS = ("refine", "classify")
 OUTPUTS = ("box", "polygon", "mask")
-Role = Literal["head", "qwen"]
-"""What a project has an active model for: the class head, and the model that is asked in words."""
+SAM3 = "sam3"
+"""Name of the segmenter that has tuned versions of its own."""
+Role = Literal["head", "qwen", "sam3"]
+"""What a project has an active model for: the class head, and those that are asked in words and by concepts."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class ProjectChoices:
             for it.
         qwen: id of the active tuned Qwen in its registry.
         words: kept for the next pictures; None for none.
+        sam3: id of the active tuned SAM 3 in its registry.
     """
 
     assists: tuple[str, ...] | None = None
@@ -59,6 +62,17 @@ class ProjectChoices:
     output: str | None = None
     qwen: str | None = None
     words: KeptWords | None = None
+    sam3: str | None = None
+
+    @property
+    def concepts_by(self) -> str:
+        """Name for the engine of the SAM 3 that finds phrases and exemplars."""
+        return self.sam3 or SAM3
+
+    @property
+    def clicks_by(self) -> str | None:
+        """Name for the engine of the segmenter that answers clicks; None for the engine's own."""
+        return self.concepts_by if self.segmenter == SAM3 else self.segmenter
 
 
 @dataclass(frozen=True)
@@ -107,6 +121,7 @@ class Projects:
             output=kept.get("output"),
             qwen=kept.get("qwen"),
             words=KeptWords(**kept["words"]) if kept.get("words") else None,
+            sam3=kept.get("sam3"),
         )
 
     def choose(self, project_id: int, **choices: Any) -> ProjectChoices:
