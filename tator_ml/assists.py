@@ -27,6 +27,7 @@ from typing import Any
 
 from label_config.reader import Control, Interface
 from tator_ml.engine.messages import Found, Prompt
+from tator_ml.notes import noted
 from tator_sdk.annotations import labels_of
 from tator_sdk.errors import TatorError
 from tator_sdk.geometry import Xyxy, box_of_mask
@@ -345,6 +346,8 @@ def write_regions(
         score=score,
         info=info,
     )
+    if assist.drawn is not None and (meta := noted(assist.drawn, info)):
+        written["meta"] = meta
     shared = assist.output.labels_from
     if labels and shared not in (None, assist.output.name):
         twin = {"from_name": shared, "type": "labels", "value": {**written["value"], "labels": list(labels)}}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
@@ -14,6 +13,7 @@ from label_config.interface import Control, Interface
 from tator_ml.assists import AssistError
 from tator_ml.images.decode import ImageError
 from tator_ml.images.fetch import ImageRef
+from tator_ml.notes import noted
 from tator_ml.projects import ProjectChoices
 from tator_ml.services import Services
 from tator_ml.standing import StandingBox, class_named, rewritten, standing_boxes, with_labels
@@ -23,8 +23,6 @@ from tator_sdk.regions import Region
 Json = Mapping[str, Any]
 SIGN = "/"
 QUOTES = ('"', "'", "“”", "„“", "«»")
-OURS = re.compile(r"(tightened: |box kept: |drawn box kept: |mask quality |.+ [01]\.\d\d · )")
-"""How the lines begin that Tator writes into a region's info, among which a person may have noted something."""
 
 
 @dataclass(frozen=True)
@@ -260,10 +258,7 @@ def _answered(item: Any, one: Tweaked) -> Region:
     elif one.reason:
         info.append(f"box kept: {one.reason}")
     score = one.verdict.probability if one.verdict else one.quality
-    meta = item.get("meta") if isinstance(item.get("meta"), Mapping) else {}
-    noted = meta.get("text") or []
-    noted = [noted] if isinstance(noted, str) else list(noted)
-    made = {**item, "meta": {**meta, "text": [*(line for line in noted if not OURS.match(str(line))), *info]}}
+    made = {**item, "meta": noted(item, info)}
     return {**made, "score": round(float(score), 4)} if score is not None else made
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from tator_sdk.formats.coco_file import CocoFile
 from tator_sdk.formats.dataset import LabelledPicture, Outline, Shape
 from tator_sdk.formats.masks import mask_of_rings
 from tator_sdk.formats.write_yolo import EMPTY, UNKNOWN, ring_of, write_labelmap
@@ -41,17 +41,15 @@ class CocoWriter(DatasetWriter):
     ) -> None:
         """See `DatasetWriter`."""
         super().__init__(output, classes, images=images, force=force, zipped=zipped, source=source)
-        self._streams: dict[str, tuple[IO[str], IO[str]]] = {}
+        self._files: dict[str, CocoFile] = {}
         self._annotations = 0
 
     def add(self, picture: LabelledPicture, data: bytes | None = None) -> None:
         """Write a picture and its annotations. See `DatasetWriter`."""
         split = picture.split or "train"
         name = self.place(picture, data, f"images/{split}")
-        images, annotations = self._stream(split)
-        width, height = picture.size_wh
-        number = sum(self._pictures.values())
-        _append(images, {"id": number, "file_name": name, "width": width, "height": height})
+        file, number = self._file(split), sum(self._pictures.values())
+        file.add_image(number, name, picture.size_wh)
         for one in picture.shapes:
             if one.label not in self._indices:
                 self.note(UNKNOWN)
@@ -62,39 +60,22 @@ class CocoWriter(DatasetWriter):
                 continue
             self._annotations += 1
             self._counts[one.label] += 1
-            head = {"id": self._annotations, "image_id": number, "category_id": self._indices[one.label] + 1}
-            _append(annotations, {**head, **geometry, "iscrowd": 0})
+            file.add_annotation(self._annotations, number, self._indices[one.label] + 1, geometry)
 
     def finish(self) -> None:
         """Put the lists together, a file for each split. See `DatasetWriter`."""
-        categories = [{"id": index + 1, "name": name} for index, name in enumerate(self.classes)]
         (self.folder / "annotations").mkdir(exist_ok=True)
-        if not self._streams:
-            self._stream("train")
-        for split, streams in self._streams.items():
-            with (self.folder / "annotations" / f"instances_{split}.json").open("w", encoding="utf-8") as file:
-                file.write('{"info": {"description": "written by Tator"}, "licenses": [],\n"categories": ')
-                json.dump(categories, file, ensure_ascii=False)
-                for key, stream in zip(("images", "annotations"), streams, strict=True):
-                    stream.seek(0)
-                    file.write(f',\n"{key}": [\n')
-                    for number, line in enumerate(stream):
-                        file.write(("," if number else "") + line)
-                    file.write("]")
-                    stream.close()
-                file.write("}\n")
-            for part in self.folder.glob(f".{split}-*.jsonl"):
-                part.unlink()
-        self._streams.clear()
+        if not self._files:
+            self._file("train")
+        for split, file in self._files.items():
+            file.finish(self.folder / "annotations" / f"instances_{split}.json", self.classes)
+        self._files.clear()
         write_labelmap(self.folder, self.classes)
 
-    def _stream(self, split: str) -> tuple[IO[str], IO[str]]:
-        """Where a split's two lists grow: on disk, so that memory does not."""
-        if split not in self._streams:
-            paths = [self.folder / f".{split}-{key}.jsonl" for key in ("images", "annotations")]
-            first, second = (path.open("w+", encoding="utf-8") for path in paths)
-            self._streams[split] = first, second
-        return self._streams[split]
+    def _file(self, split: str) -> CocoFile:
+        if split not in self._files:
+            self._files[split] = CocoFile(self.folder, split)
+        return self._files[split]
 
 
 def geometry_of(shape: Shape, size_wh: tuple[int, int]) -> dict[str, Any] | None:
@@ -139,7 +120,3 @@ def _area(lists: list[list[float]], size_wh: tuple[int, int]) -> int:
 def _xywh(xyxy: np.ndarray[Any, np.dtype[np.float64]]) -> list[float]:
     low, high = xyxy[:2], xyxy[2:]
     return [round(float(value), DECIMALS) for value in (*low, *(high - low))]
-
-
-def _append(stream: IO[str], entry: dict[str, Any]) -> None:
-    stream.write(json.dumps(entry, ensure_ascii=False, separators=(",", ":")) + "\n")

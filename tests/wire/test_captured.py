@@ -206,11 +206,14 @@ def test_a_tweak_replaces_the_standing_box_in_place(running: Running, payload: A
         "to_name": "image",
         "type": "rectanglelabels",
         "value": {"x": 28, "y": 23, "width": 24, "height": 34, "rotation": 0, "rectanglelabels": ["Ball"]},
+        "meta": {"text": ["mind the lace", "mask quality 0.11"], "seen": True},
     }
     body["tasks"][0]["drafts"] = [{"result": [box]}]
     body["params"]["context"]["result"][0]["value"].update(INSIDE)
     (region,) = running.predict(body)[0]["result"]
     assert region["id"] == "standing1" and region["from_name"] == "rect" and near(region["value"], TRUTH)
+    note, *ours = region["meta"]["text"]
+    assert note == "mind the lace" and ours and "mask quality 0.11" not in ours and region["meta"]["seen"]
     body["params"]["context"]["result"][0]["value"].update(x=5, y=95)
     assert running.predict(body)[0]["result"] == [] and "no box under" in (running.error() or "")
 

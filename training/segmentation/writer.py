@@ -10,11 +10,12 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import Any, Self
 
 import numpy as np
 import yaml
 
+from tator_sdk.formats.coco_file import CocoFile
 from tator_sdk.formats.dataset import LabelledPicture
 from tator_sdk.formats.write_coco import geometry_of
 from tator_sdk.formats.write_yolo import EMPTY, LEAST_SIDE, MOVED, UNKNOWN, ring_of, write_labelmap
@@ -53,7 +54,7 @@ class SegmentationWriter(DatasetWriter):
         self.oriented = oriented
         self.dataset_type = "yolo-obb" if oriented else "yolo-segment"
         self._build = build
-        self._streams: dict[str, tuple[IO[str], IO[str]]] = {}
+        self._files: dict[str, CocoFile] = {}
         self._annotations = 0
         self._kept: list[dict[str, Any]] = []
 
@@ -69,10 +70,8 @@ class SegmentationWriter(DatasetWriter):
         """Write a picture with its label file and its COCO entries. See `DatasetWriter`."""
         split = picture.split or "train"
         name = self.place(picture, data, f"{split}/images")
-        images, annotations = self._stream(split)
-        width, height = picture.size_wh
-        number = self._pictures[split]
-        _append(images, {"id": number, "file_name": f"images/{name}", "width": width, "height": height})
+        file, number = self._file(split), self._pictures[split]
+        file.add_image(number, f"images/{name}", picture.size_wh)
         lines = []
         for one in picture.shapes:
             index = self._indices.get(one.label)
@@ -89,8 +88,7 @@ class SegmentationWriter(DatasetWriter):
                 self.note(MOVED)
             self._annotations += 1
             self._counts[one.label] += 1
-            head = {"id": self._annotations, "image_id": number, "category_id": index + 1}
-            _append(annotations, {**head, **geometry, "iscrowd": 0})
+            file.add_annotation(self._annotations, number, index + 1, geometry)
             lines.append(write_line(index, [float(value) for value in within.ravel()]) + "\n")
         target = self.folder / split / "labels" / f"{name.rpartition('.')[0]}.txt"
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -103,14 +101,11 @@ class SegmentationWriter(DatasetWriter):
 
     def finish(self) -> None:
         """Write what is known only at the end. See `DatasetWriter`."""
-        splits = [*SPLITS, *(split for split in self._streams if split not in SPLITS)]
-        categories = [{"id": index + 1, "name": name} for index, name in enumerate(self.classes)]
+        splits = [*SPLITS, *(split for split in self._files if split not in SPLITS)]
         for split in splits:
             for part in ("images", "labels"):
                 (self.folder / split / part).mkdir(parents=True, exist_ok=True)
-            _join(self.folder / split / COCO_FILE, categories, self._stream(split))
-        for stream in self.folder.glob(".*.jsonl"):
-            stream.unlink()
+            self._file(split).finish(self.folder / split / COCO_FILE, self.classes)
         write_labelmap(self.folder, self.classes)
         names = dict(enumerate(self.classes))
         about: dict[str, Any] = {split: f"{split}/images" for split in splits}
@@ -132,37 +127,16 @@ class SegmentationWriter(DatasetWriter):
             },
         )
 
-    def _stream(self, split: str) -> tuple[IO[str], IO[str]]:
-        """Where a split's two lists grow: on disk, so that memory does not."""
-        if split not in self._streams:
-            paths = [self.folder / f".{split}-{key}.jsonl" for key in ("images", "annotations")]
-            first, second = (path.open("w+", encoding="utf-8") for path in paths)
-            self._streams[split] = first, second
-        return self._streams[split]
+    def _file(self, split: str) -> CocoFile:
+        if split not in self._files:
+            self._files[split] = CocoFile(self.folder, split)
+        return self._files[split]
 
 
 def made_by(folder: Path, build: str) -> bool:
     """Whether a folder is what a build has made."""
     about = written_by_tator(folder)
     return about is not None and about.get("source", {}).get("build") == build
-
-
-def _join(path: Path, categories: Sequence[Mapping[str, Any]], streams: tuple[IO[str], IO[str]]) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.write('{"info": {"description": "written by Tator"}, "licenses": [],\n"categories": ')
-        json.dump(categories, file, ensure_ascii=False)
-        for key, stream in zip(("images", "annotations"), streams, strict=True):
-            stream.seek(0)
-            file.write(f',\n"{key}": [\n')
-            for number, line in enumerate(stream):
-                file.write(("," if number else "") + line)
-            file.write("]")
-            stream.close()
-        file.write("}\n")
-
-
-def _append(stream: IO[str], entry: Mapping[str, Any]) -> None:
-    stream.write(json.dumps(entry, ensure_ascii=False, separators=(",", ":")) + "\n")
 
 
 def _write(path: Path, value: object) -> None:
