@@ -78,8 +78,8 @@ def _loaded(files: Sam3Files, device: torch.device | str) -> Sam3:
     side, fits = processor.target_size, detector_config.vision_config.backbone_config.image_size
     if side != fits:
         raise Sam3Error(
-            f"The processor in {files.processor} makes pictures of {side} px, the model in {files.folder} takes {fits}: "
-            "name one that fits as SAM3_PROCESSOR_ID."
+            f"The processor in {files.processor} makes pictures of {side} px, the model in {files.folder} takes "
+            f"{fits}: name one that fits as SAM3_PROCESSOR_ID."
         )
     detector = _detector(files.folder, detector_config)
     tracker = None if tracker_config is None else _tracker(files.folder, tracker_config, detector)
