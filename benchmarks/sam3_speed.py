@@ -52,7 +52,7 @@ def measure() -> Iterator[Figure]:
 
 
 def _phrases(engine: Engine, store: ImageStore, segmenter: Sam3Segmenter) -> Iterator[Figure]:
-    cold, bare, encoding, warm, known = [], [], [], [], []
+    cold, bare, encoding, warm, known = (list[float]() for _ in range(5))
     clicks = 0
     for number in range(ROUNDS + 1):
         scene = draw_scene(FIRST_SEED + number, SCENES)
