@@ -98,10 +98,8 @@ def read(path: Path, learned: Mapping[str, nn.Parameter], optimizer: torch.optim
     with torch.no_grad():
         for name, one in learned.items():
             one.copy_(kept[name])
-            if name in moments:  # the count of steps belongs on the CPU
-                optimizer.state[one] = {
-                    kind: value if kind == "step" else value.to(one.device) for kind, value in moments[name].items()
-                }
+            if name in moments:
+                optimizer.state[one] = {kind: value.to(one.device) for kind, value in moments[name].items()}
     return read_state(path)
 
 
