@@ -7,8 +7,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +14,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from accelerate import PartialState, debug_launcher
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from transformers import Sam3Model, Sam3VideoModel
 
@@ -30,8 +30,6 @@ from training.sam3.train import Tuned, train
 from training.sam3.watch import CURVE
 from training.sam3.weights import BaseError, assemble
 from training.samples import NothingToLearn, Samples
-
-ROOT = Path(__file__).parents[2]
 
 
 class Watched(LocalJob):
@@ -187,24 +185,19 @@ def test_a_cancelled_training_goes_on_with_what_was_to_come(base: Path, tmp_path
     assert len(list(checkpoints_in(tmp_path / "parts/jobs/watched").iterdir())) == 2
 
 
-KILLED = """
-import sys
-from pathlib import Path
-from tests.sam3_training.test_train import run
-run(Path(sys.argv[1]), Path(sys.argv[2]), epochs=8, learning_rate=1e-3, checkpoint_every=2, evaluate_every=5)
-"""
-
-
 def test_a_killed_training_has_the_curve_of_an_undisturbed_one(base: Path, tmp_path: Path) -> None:
+    about: dict[str, Any] = {"epochs": 8, "learning_rate": 1e-3, "checkpoint_every": 2, "evaluate_every": 5}
     curve = tmp_path / "killed/jobs/watched" / CURVE
-    worker = subprocess.Popen([sys.executable, "-c", KILLED, str(base), str(tmp_path / "killed")], cwd=ROOT)
-    _until(lambda: curve.exists() and curve.read_text().count("\n") >= 5, worker)
-    worker.send_signal(signal.SIGKILL)
-    worker.wait()
+    worker = os.fork()  # it has what a new interpreter would take long to load
+    if not worker:
+        run(base, tmp_path / "killed", **about)
+        os._exit(0)
+    _until(lambda: curve.exists() and curve.read_text().count("\n") >= 5)
+    os.kill(worker, signal.SIGKILL)
+    assert os.WIFSIGNALED(os.waitpid(worker, 0)[1])
     broken = checkpoints_in(curve.parent) / ".checkpoint-99.part"
     broken.mkdir()
     (checkpoints_in(curve.parent) / "checkpoint-98").mkdir()  # without its mark
-    about: dict[str, Any] = {"epochs": 8, "learning_rate": 1e-3, "checkpoint_every": 2, "evaluate_every": 5}
     whole = run(base, tmp_path / "whole", **about)
     tuned = run(base, tmp_path / "killed", **about)
     assert losses(tmp_path / "killed") == pytest.approx(losses(tmp_path / "whole"), abs=1e-3)
@@ -212,34 +205,22 @@ def test_a_killed_training_has_the_curve_of_an_undisturbed_one(base: Path, tmp_p
     assert all((path / COMPLETE).exists() for path in checkpoints_in(curve.parent).iterdir())
 
 
-SHARED = """
-import sys
-from pathlib import Path
-from tests.sam3_training.test_train import run
-tuned = run(Path(sys.argv[1]), Path(sys.argv[2]), batch=1, learning_rate=1e-3, most_steps=3, exemplars=0.5)
-print("DONE", tuned.steps, tuned.best["pictures"])
-"""
+def _shared(base: Path, home: Path) -> None:
+    AcceleratorState._reset_state(True)  # the one of this process, which had it to itself
+    PartialState._reset_state()
+    tuned = run(base, home, batch=1, learning_rate=1e-3, most_steps=3, exemplars=0.5, evaluate_pictures=2)
+    (home / f"steps-{PartialState().process_index}").write_text(f"{tuned.steps} {tuned.best['pictures']}")
 
 
 def test_two_processes_train_one_model(base: Path, tmp_path: Path) -> None:
-    script = tmp_path / "shared.py"
-    script.write_text(SHARED)
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines",
-              "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]  # fmt: skip
-    done = subprocess.run(
-        [*launch, str(script), str(base), str(tmp_path / "two")],
-        cwd=ROOT, capture_output=True, text=True, timeout=120,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("DONE 3") == 2
-    assert len(losses(tmp_path / "two")) == 3 and (tmp_path / "two/model/model.safetensors").exists()
+    debug_launcher(_shared, (base, tmp_path), num_processes=2)  # as ``accelerate launch``, without new interpreters
+    assert [(tmp_path / f"steps-{number}").read_text() for number in range(2)] == ["3 2", "3 2"]
+    assert len(losses(tmp_path)) == 3 and (tmp_path / "model/model.safetensors").exists()
 
 
-def _until(true: Callable[[], bool], worker: subprocess.Popen[bytes]) -> None:
+def _until(true: Callable[[], bool]) -> None:
     for _ in range(1200):
         if true():
             return
-        assert worker.poll() is None, "it ended by itself"
-        time.sleep(0.05)
+        time.sleep(0.02)
     raise AssertionError("nothing came")
