@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
-from transformers.masking_utils import create_bidirectional_mask
 from transformers.models.sam3.modeling_sam3 import inverse_sigmoid
 
 
@@ -84,6 +83,19 @@ class How:
     still_text: bool = False
 
 
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """P pictures as the vision tower sees them.
+
+    Attributes:
+        levels: (P, D, H, W) of the pyramid, coarsest last; only that one where no masks are asked for.
+        positions: of their cells, likewise.
+    """
+
+    levels: tuple[Tensor, ...]
+    positions: tuple[Tensor, ...]
+
+
 def forward(model: Any, asked: Asked, how: How = How()) -> tuple[Layers, Layers | None]:
     """Answer questions.
 
@@ -95,9 +107,39 @@ def forward(model: Any, asked: Asked, how: How = How()) -> tuple[Layers, Layers 
     Returns:
         The answers, and those of the second set of queries where there is one.
     """
-    levels, positions = _see(model, asked.pixel_values, how)
-    level, position = levels[-1][asked.picture], positions[-1][asked.picture]
-    prompt, valid = _prompt(model, asked, level, position, how)
+    features = read(model, asked.input_ids, asked.attention_mask, how)
+    return answer(model, see(model, asked.pixel_values, how), features, asked, how)
+
+
+def see(model: Any, pixel_values: Tensor, how: How = How()) -> Seen:
+    """What all questions about (P, 3, S, S) pictures share."""
+    vision = model.vision_encoder
+    neck = vision.neck
+    patch = vision.config.backbone_config.patch_size
+    grid = pixel_values.shape[-2] // patch, pixel_values.shape[-1] // patch
+    with torch.no_grad() if how.still_vision else nullcontext():
+        hidden = vision.backbone.layer_norm(vision.backbone.embeddings(pixel_values).unflatten(1, grid))
+        for layer in vision.backbone.layers:
+            hidden = _run(how, layer, hidden)
+    spatial = hidden.permute(0, 3, 1, 2)
+    detector_level = len(neck.fpn_layers) - 2  # the last one is of no use here, as in the model's own forward
+    used = range(detector_level + 1) if how.masks else (detector_level,)
+    levels = tuple(neck.fpn_layers[one](spatial) for one in used)
+    return Seen(levels, tuple(neck.position_encoding(one.shape, one.device, one.dtype) for one in levels))
+
+
+def read(model: Any, input_ids: Tensor, attention_mask: Tensor, how: How = How()) -> Tensor:
+    """Features (B, T, D) of phrases; they depend on no picture."""
+    with torch.no_grad() if how.still_text else nullcontext():
+        text = model.text_encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+    found: Tensor = model.text_projection(text)
+    return found
+
+
+def answer(model: Any, seen: Seen, features: Tensor, asked: Asked, how: How = How()) -> tuple[Layers, Layers | None]:
+    """As :func:`forward`, about pictures that were seen, in phrases that were read; pixels and tokens do not count."""
+    level, position = seen.levels[-1][asked.picture], seen.positions[-1][asked.picture]
+    prompt, valid = _prompt(model, features, asked, level, position)
     encoded, flat_position = _encode(model.detr_encoder, level, position, prompt, valid, how)
     hidden, references, presence = _decode(
         model.detr_decoder, encoded, flat_position, prompt, valid, (level.shape[-2], level.shape[-1]), how
@@ -107,43 +149,29 @@ def forward(model: Any, asked: Asked, how: How = How()) -> tuple[Layers, Layers 
     count = model.detr_decoder.query_embed.num_embeddings
     masks = None
     if how.masks:
-        fine = [one[asked.picture] for one in levels[:-1]]
+        fine = [one[asked.picture] for one in seen.levels[:-1]]
         masks = _masks(model.mask_decoder, hidden[-1][:, :count], [*fine, level], encoded, prompt, valid, how)
     one = Layers(logits[:, :, :count], boxes[:, :, :count], presence, masks)
     return one, Layers(logits[:, :, count:], boxes[:, :, count:], None) if how.many else None
 
 
-def _see(model: Any, pixel_values: Tensor, how: How) -> tuple[list[Tensor], list[Tensor]]:
-    """Levels of the pyramid and their positions, coarsest last; only that one where no masks are asked for."""
-    vision = model.vision_encoder
-    neck = vision.neck
-    with torch.no_grad() if how.still_vision else nullcontext():
-        tokens = vision.backbone(pixel_values).last_hidden_state
-    patch = vision.config.backbone_config.patch_size
-    height, width = pixel_values.shape[-2] // patch, pixel_values.shape[-1] // patch
-    spatial = tokens.view(len(tokens), height, width, -1).permute(0, 3, 1, 2)
-    detector_level = len(neck.fpn_layers) - 2  # the last one is of no use here, as in the model's own forward
-    used = range(detector_level + 1) if how.masks else (detector_level,)
-    levels = [neck.fpn_layers[one](spatial) for one in used]
-    return levels, [neck.position_encoding(one.shape, one.device, one.dtype) for one in levels]
-
-
-def _prompt(model: Any, asked: Asked, level: Tensor, position: Tensor, how: How) -> tuple[Tensor, Tensor]:
+def _prompt(model: Any, features: Tensor, asked: Asked, level: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
     """Features of phrases and exemplars, (B, T, D), and which of them count."""
-    with torch.no_grad() if how.still_text else nullcontext():
-        text = model.text_encoder(input_ids=asked.input_ids, attention_mask=asked.attention_mask).last_hidden_state
-    features, valid = model.text_projection(text), asked.attention_mask.bool()
+    valid = asked.attention_mask.bool()
     if asked.boxes is None or not asked.boxes.numel():
         return features, valid
     labels = torch.ones_like(asked.boxes[..., 0]).long() if asked.box_labels is None else asked.box_labels
+    given = labels != -10
     shown = model.geometry_encoder(
         box_embeddings=asked.boxes.to(features.dtype),
-        box_mask=labels != -10,
+        box_mask=given,
         box_labels=labels.clamp(min=0),
         img_feats=(level,),
         img_pos_embeds=(position,),
     )
-    return torch.cat([features, shown.last_hidden_state], 1), torch.cat([valid, shown.attention_mask.bool()], 1)
+    # a question without exemplars must not see the token that sums them up
+    counts = shown.attention_mask.bool() & given.any(1, keepdim=True)
+    return torch.cat([features, shown.last_hidden_state], 1), torch.cat([valid, counts], 1)
 
 
 def _encode(
@@ -196,8 +224,7 @@ def _layer(
         query=hidden + query_position, key=prompt, value=prompt, attention_mask=text_mask
     )
     hidden = layer.text_cross_attn_layer_norm(hidden + layer.text_cross_attn_dropout(attended))
-    height, width = (torch.tensor(side, device=hidden.device) for side in grid)
-    near = functional.pad(decoder._get_rpb_matrix(references, (height, width)), (0, 0, 1, 0))
+    near = functional.pad(decoder._get_rpb_matrix(references, grid), (0, 0, 1, 0))
     attended, _ = layer.vision_cross_attn(
         query=hidden + query_position, key=vision + position, value=vision, attention_mask=near
     )
@@ -221,10 +248,12 @@ def _masks(
     return found
 
 
-def _attends(config: Any, queries: Tensor, prompt: Tensor, valid: Tensor) -> Any:
-    return create_bidirectional_mask(
-        config=config, inputs_embeds=queries, attention_mask=valid, encoder_hidden_states=prompt
-    )
+def _attends(config: Any, queries: Tensor, prompt: Tensor, valid: Tensor) -> Tensor:
+    """(B, 1, queries, T) what may be looked at of a prompt, as the model's kind of attention takes it."""
+    seen = valid[:, None, None].expand(-1, 1, queries.shape[1], -1)
+    if config._attn_implementation != "eager":
+        return seen
+    return torch.zeros_like(seen, dtype=queries.dtype).masked_fill(~seen, torch.finfo(queries.dtype).min)
 
 
 def _run(how: How, part: Callable[..., Any], *inputs: Any) -> Any:
