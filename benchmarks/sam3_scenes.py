@@ -6,13 +6,16 @@ about shows at least one of them, and beside it what is like it in colour or in 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from tator_sdk.geometry import Xyxy
+from training.samples import Labelled, Sample
 
 SIDE = 96  # pixels
 SHAPES = ("circle", "square", "triangle", "cross")
@@ -63,6 +66,51 @@ class Scene:
     things: tuple[Thing, ...]
 
 
+Naming = Callable[[Thing], tuple[str, ...]]
+"""What an object is labelled as; it may be several things."""
+
+
+def as_shape(thing: Thing) -> tuple[str, ...]:
+    """The same for all."""
+    return ("shape",)
+
+
+def by_word(thing: Thing) -> tuple[str, ...]:
+    """Its colour, and its shape."""
+    return thing.hue, thing.shape
+
+
+def by_phrase(thing: Thing) -> tuple[str, ...]:
+    """Both at once."""
+    return (thing.phrase,)
+
+
+def samples(seeds: range, held_out: bool = False, naming: Naming = by_phrase) -> tuple[Sample, ...]:
+    """Scenes as a data set's pictures.
+
+    Args:
+        seeds: a scene each.
+        held_out: see :func:`scene`.
+        naming: of their objects.
+    """
+    found = []
+    for seed in seeds:
+        things = scene(seed, held_out).things
+        objects = tuple(
+            Labelled(name, one.box, ((one.box[0] + one.box[2]) / 2, (one.box[1] + one.box[3]) / 2))
+            for one in things
+            for name in naming(one)
+        )
+        found.append(Sample(f"scene-{held_out}-{seed}", partial(pixels, seed, held_out), (SIDE, SIDE), objects))
+    return tuple(found)
+
+
+def pixels(seed: int, held_out: bool = False) -> NDArray[np.uint8]:
+    """A scene's picture."""
+    return scene(seed, held_out).pixels
+
+
+@lru_cache(8192)
 def scene(seed: int, held_out: bool = False) -> Scene:
     """The scene of a seed; the same for ever.
 
@@ -103,7 +151,9 @@ def _phrases(rng: np.random.Generator, held_out: bool) -> list[str]:
 def _ground(rng: np.random.Generator) -> NDArray[np.float64]:
     """A dull ground with soft spots and stripes, (SIDE, SIDE, 3)."""
     level = rng.uniform(60, 140) + rng.normal(0, 8, 3)
-    spots = Image.fromarray(rng.uniform(-25, 25, (6, 6)).astype(np.float32)).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+    spots = Image.fromarray(rng.uniform(-25, 25, (6, 6)).astype(np.float32)).resize(
+        (SIDE, SIDE), Image.Resampling.BICUBIC
+    )
     rows, columns = np.mgrid[:SIDE, :SIDE]
     angle, wave = rng.uniform(0, np.pi), rng.uniform(0.15, 0.7)
     stripes = rng.uniform(0, 10) * np.sin(wave * (np.cos(angle) * rows + np.sin(angle) * columns))
