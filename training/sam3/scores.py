@@ -87,7 +87,7 @@ def tally(truth: Sequence[Truth], found: Sequence[Found], classes: Sequence[str]
         classes: of the data set.
     """
     place = {name: column for column, name in enumerate(classes)}
-    labels = [
+    labels: list[dict[str, Any]] = [
         {"id": 0, "image_id": row, "category_id": place[name], "bbox": _xywh(box), "area": area_xyxy(box), "iscrowd": 0}
         for row, some in enumerate(truth)
         for name, box in some
