@@ -209,7 +209,8 @@ def test_a_killed_training_has_the_curve_of_an_undisturbed_one(base: Path, tmp_p
 def _shared(base: Path, home: Path) -> None:
     AcceleratorState._reset_state(True)  # the one of this process, which had it to itself
     PartialState._reset_state()
-    tuned = run(base, home, batch=1, learning_rate=1e-3, most_steps=3, exemplars=0.5, evaluate_pictures=2)
+    data = samples(outlined=True)
+    tuned = run(base, home, data, batch=1, accumulate=2, epochs=3, learning_rate=1e-3, evaluate_pictures=2)
     (home / f"steps-{PartialState().process_index}").write_text(f"{tuned.steps} {tuned.best['pictures']}")
 
 
