@@ -24,7 +24,7 @@ def model(base: Path) -> Any:
 @pytest.fixture(scope="module")
 def asked(base: Path) -> Asked:
     tokens = Sam3Processor.from_pretrained(base).tokenizer(
-        list(WORDS), padding="max_length", max_length=32, return_tensors="pt"
+        list(WORDS[:3]), padding="max_length", max_length=32, return_tensors="pt"
     )
     pictures = torch.randn(2, 3, 56, 56, generator=torch.Generator().manual_seed(1))
     return Asked(pictures, tokens.input_ids, tokens.attention_mask, PICTURE)
@@ -57,6 +57,16 @@ def test_the_last_layer_is_the_models_own_answer(model: Any, asked: Asked, how: 
         assert not torch.allclose(many.logits[-1], mine.logits[-1])  # it does not look at its own kind
     else:
         assert many is None
+
+
+@torch.no_grad()
+def test_a_question_without_exemplars_does_not_see_those_of_its_neighbours(model: Any, asked: Asked) -> None:
+    boxes, labels = torch.full((3, 2, 4), 0.4), torch.tensor([[-10, -10], [1, 0], [1, -10]])
+    mixed = Asked(asked.pixel_values, asked.input_ids, asked.attention_mask, PICTURE, boxes, labels)
+    shown, plain = forward(model, mixed)[0], forward(model, asked)[0]
+    torch.testing.assert_close(shown.logits[:, 0], plain.logits[:, 0], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(shown.boxes[:, 0], plain.boxes[:, 0], atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(shown.logits[:, 1], plain.logits[:, 1], atol=1e-4)
 
 
 def test_boxes_alone_never_run_what_makes_masks(model: Any, asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
