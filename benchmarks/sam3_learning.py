@@ -15,12 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks import sam3_scenes as scenes
 from benchmarks.alone import Alone
 from benchmarks.report import Figure
 from tator_sdk.sam3_request import Sam3Training
 from training.sam3.evaluate import evaluate
-from training.sam3.scores import Scores
+from training.sam3.scores import Scores, tally
 from training.sam3.tiny import Shape, save_tiny
 from training.sam3.train import train
 from training.samples import Sample, Samples
@@ -80,6 +82,8 @@ def measure() -> Iterator[Figure]:
     print(f"  {json.dumps(after.as_json())}", flush=True)
     yield Figure("sam3.ap50_after", after.ap50, "AP50", "higher", 0.3)
     yield Figure("sam3.ap_after", after.ap, "AP", "higher")
+    yield Figure("sam3.ap50_colour_alone", half_understood(0), "AP50", "lower")
+    yield Figure("sam3.ap50_shape_alone", half_understood(1), "AP50", "lower")
     yield Figure("sam3.ap50_trained", _scores(model, scenes.TRAINED, False).ap50, "AP50", "higher")
     yield Figure("sam3.seconds", seconds, "s", "lower")
 
@@ -95,6 +99,24 @@ def _scores(model: Path, classes: tuple[str, ...], held_out: bool) -> Scores:
     """Of answers to each of the phrases on each unseen scene, whether it is there or not."""
     pictures = scenes.samples(UNSEEN, held_out)
     return evaluate(model, pictures, classes, {name: (name,) for name in classes}, "cpu").scores
+
+
+def half_understood(word: int) -> float:
+    """AP50 of perfect boxes around whatever fits one word of each held-out phrase: 0 its colour, 1 its shape."""
+    rng = np.random.default_rng(0)
+    truth, found = [], []
+    for seed in UNSEEN:
+        things = scenes.scene(seed, held_out=True).things
+        truth.append([(one.phrase, one.box) for one in things if one.phrase in scenes.HELD_OUT])
+        found.append(
+            [
+                (phrase, float(rng.uniform()), one.box)  # which of them comes first is chance
+                for phrase in scenes.HELD_OUT
+                for one in things
+                if phrase.split()[word] in (one.hue, one.shape)
+            ]
+        )
+    return tally(truth, found, scenes.HELD_OUT).scores.ap50
 
 
 def _learned(stage: Stage, base: Path) -> tuple[Path, float]:

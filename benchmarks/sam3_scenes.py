@@ -157,7 +157,8 @@ def _ground(rng: np.random.Generator) -> NDArray[np.float64]:
     rows, columns = np.mgrid[:SIDE, :SIDE]
     angle, wave = rng.uniform(0, np.pi), rng.uniform(0.15, 0.7)
     stripes = rng.uniform(0, 10) * np.sin(wave * (np.cos(angle) * rows + np.sin(angle) * columns))
-    return level + (np.asarray(spots) + stripes)[..., None]
+    ground: NDArray[np.float64] = level + (np.asarray(spots) + stripes)[..., None]
+    return ground
 
 
 def _place(rng: np.random.Generator, taken: list[Xyxy]) -> Xyxy | None:
