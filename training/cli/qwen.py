@@ -15,7 +15,8 @@ from rich.table import Table
 
 from tator_ml import jobs
 from tator_ml.cli.jobs import follow
-from tator_ml.cli.qwen import figures_table
+from tator_ml.cli.qwen import QWEN
+from tator_ml.cli.runs import figures_table
 from tator_ml.cli.serving import Home, read_settings
 from tator_ml.jobs.connection import reached
 from tator_ml.vlm.registry import qwen_registry
@@ -177,7 +178,7 @@ def count(samples: Samples) -> Counted:
 def _show(result: dict[str, Any], request: QwenTraining, settings: Settings, console: Console) -> None:
     entry = qwen_registry(settings).entry(str(result["id"]))
     console.print(f"[bold]{entry.id}[/] {escape(entry.label)}: {escape(entry.description)}", soft_wrap=True)
-    if (table := figures_table(entry)) is not None:
+    if (table := figures_table(entry, QWEN)) is not None:
         console.print(table)
     reason = escape(str(result["reason"]))
     if result["activated"]:

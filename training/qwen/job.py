@@ -148,11 +148,11 @@ def _candidate(tuned: Tuned, about: RunMetadata) -> QwenEntry:
     """The new model as it will be once it is registered."""
     whole = tuned.kind == WHOLE
     return QwenEntry(
-        "new",
-        str(tuned.folder / WHOLE) if whole else tuned.base.model_id,
-        None if whole else tuned.folder / ADAPTER,
-        tuned.style,
-        about.classes,
+        id="new",
+        model_id=str(tuned.folder / WHOLE) if whole else tuned.base.model_id,
+        adapter=None if whole else tuned.folder / ADAPTER,
+        style=tuned.style,
+        classes=about.classes,
         metadata=about,
     )
 

@@ -1,0 +1,1 @@
+"""SAM 3 in the engine, and those that were tuned."""
