@@ -1,1 +1,1 @@
-"""SAM 3 in the engine, and those that were tuned."""
+"""SAM 3: finding, loading and keeping its models."""
