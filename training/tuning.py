@@ -51,7 +51,9 @@ def seen(samples: Samples) -> list[dict[str, Any]]:
     ]
 
 
-def activate_where_good(registry: RunRegistry[Any, E], entry: E, activation: str, project: int | None, job: Job) -> bool:
+def activate_where_good(
+    registry: RunRegistry[Any, E], entry: E, activation: str, project: int | None, job: Job
+) -> bool:
     """Make a run the project's if the gate lets it, or whatever it says where that was asked for.
 
     Returns:

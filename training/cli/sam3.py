@@ -12,6 +12,7 @@ from rich.markup import escape
 from tator_ml.cli.sam3 import SAM3_KIND
 from tator_ml.cli.serving import Home, read_settings
 from tator_sdk.cli.options import EITHER_SPELLING, with_request
+from tator_sdk.errors import TatorError
 from tator_sdk.sam3_request import Sam3Training
 from tator_sdk.settings import Settings
 from training.cli.tuning import Tuning, Where, print_counts
@@ -110,22 +111,26 @@ def _columns(request: Sam3Training, samples: Samples) -> dict[str, dict[str, str
 
 
 def _print_how(request: Sam3Training, settings: Settings, samples: Samples, console: Console) -> None:
-    """Show what will learn, and the memory that it takes; without the base's configuration, only the former."""
-    from tator_sdk.errors import TatorError
-    from training.sam3.job import base_of, device_of, learns_masks
-    from training.sam3.train import estimate_of
+    """Show what will learn, and the memory that it takes where the base is there."""
+    import torch
+
+    from training.sam3.job import base_of, device_of
+    from training.sam3.memory import estimate, free_bytes, in_gb
+    from training.sam3.train import is_half, learns_masks
+    from training.sam3.weights import detector_config, read_config
 
     masks = learns_masks(request, samples)
-    console.print(
-        "Boxes and masks are learned." if masks else "Boxes are learned; what makes masks stays as it is.",
-        soft_wrap=True,
-    )
+    console.print("Boxes and masks are learned." if masks else "Boxes are learned; what makes masks stays as it is.")
+    device = torch.device(device_of(request, settings))
     try:
-        found = estimate_of(request, base_of(request, settings).folder, masks, device_of(request, settings))
+        config = detector_config(read_config(base_of(request, settings).folder, request.resolution))
+        found = estimate(config, request, masks, is_half(request, device))
     except TatorError as error:
         console.print(f"How much memory it takes cannot be told: {escape(str(error))}", soft_wrap=True)
         return
-    console.print(f"It takes {found.sentence} on {device_of(request, settings)}.", soft_wrap=True)
+    free = free_bytes(device)
+    fits = "" if found.total <= free else ": [yellow]too much[/], see --help for what needs less"
+    console.print(f"It takes {found.sentence}; {device} has {in_gb(free)} free{fits}.", soft_wrap=True)
 
 
 TUNING = Tuning("sam3", "SAM 3", SAM3_KIND, _tune, _preview)

@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.gate import Decision, Measured, judge, nothing_to_compare, share_of_luck
-from training.sam3.scores import Tally, ap50, exchanged, score
+from training.sam3.scores import Tally, ap50, average_precision
 
 SHUFFLES = 1000
-"""Fewer than for answers without scores: each ranks all answers anew."""
+"""Fewer than for answers without scores: each looks at every answer."""
 
 
 def decide(candidate: Tally, active: Tally, constant: Tally, seed: int = 1337) -> Decision:
@@ -17,18 +17,45 @@ def decide(candidate: Tally, active: Tally, constant: Tally, seed: int = 1337) -
 
     Args:
         candidate: the new model's answers.
-        active: the active model's, on the same pictures.
+        active: the active model's, on the same pictures and for the same classes.
         constant: answers that do not depend on the picture.
         seed: of the shuffles.
     """
-    mine, theirs = score(candidate), score(active)
+    mine, theirs = candidate.scores, active.scores
     if not mine.objects:
         return nothing_to_compare(mine.pictures)
-
-    def lead(swapped: NDArray[np.bool_]) -> float:
-        one, other = exchanged(candidate, active, swapped)
-        return ap50(one) - ap50(other)
-
-    # where it loses anyway, luck needs no test
-    luck = share_of_luck(lead, mine.pictures, seed, SHUFFLES) if mine.ap50 > theirs.ap50 else 1.0
+    # what is no better needs no test of luck
+    luck = 1.0
+    if mine.ap50 > theirs.ap50:
+        luck = share_of_luck(Exchanges(candidate, active).lead, mine.pictures, seed, SHUFFLES)
     return judge("AP50", Measured(mine.ap50, mine), Measured(theirs.ap50, theirs), ap50(constant), luck, mine.pictures)
+
+
+class Exchanges:
+    """Two models' answers to the same pictures, ranked once for any exchange between them."""
+
+    def __init__(self, mine: Tally, theirs: Tally) -> None:
+        """Rank the answers of both together, class by class."""
+        parts = {
+            name: np.concatenate([getattr(mine, name), getattr(theirs, name)])
+            for name in ("picture", "column", "score", "right")
+        }
+        own = np.arange(len(parts["picture"])) < len(mine.picture)
+        self._classes: list[tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.bool_], int]] = []
+        for column in np.flatnonzero(mine.labelled.any(0)):
+            rows = np.flatnonzero(parts["column"] == column)
+            rows = rows[np.argsort(-parts["score"][rows], kind="stable")]
+            labelled = int(mine.labelled[:, column].sum())
+            self._classes.append((parts["picture"][rows], parts["right"][rows], own[rows], labelled))
+
+    def lead(self, swapped: NDArray[np.bool_]) -> float:
+        """AP50 of the first over that of the second, after answers changed sides.
+
+        Args:
+            swapped: (P,) pictures whose answers do.
+        """
+        leads = []
+        for picture, right, own, labelled in self._classes:
+            first = own ^ swapped[picture]
+            leads.append(average_precision(right[first], labelled) - average_precision(right[~first], labelled))
+        return float(np.mean(leads))

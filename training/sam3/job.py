@@ -9,19 +9,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from tator_ml.engine.loading import choose_device
 from tator_ml.sam3.files import NAME, find_files
 from tator_ml.sam3.registry import MODEL, Sam3Entry, Sam3Registry, sam3_registry
 from tator_sdk.sam3_request import Sam3Training
 from tator_sdk.settings import Settings
 from training.job import Job, run_job
-from training.samples import Samples
 from training.sam3.begun import FILE, Begun, alone
 from training.sam3.checkpoints import checkpoints_in
 from training.sam3.compare import compare
 from training.sam3.phrases import phrases_of
-from training.sam3.train import Tuned, train
+from training.sam3.train import Tuned, is_half, learns_masks, train
 from training.sam3.weights import detector_config, read_config
+from training.samples import Samples
 from training.source import open_samples
 from training.tuning import (
     activate_where_good,
@@ -108,11 +110,6 @@ def device_of(request: Sam3Training, settings: Settings) -> str:
     )
 
 
-def learns_masks(request: Sam3Training, samples: Samples) -> bool:
-    """Whether masks are learned: where that was asked for, or the data set's shapes are outlines."""
-    return request.masks == "always" or (request.masks == "auto" and samples.outlined)
-
-
 def _tuned(request: Sam3Training, settings: Settings, registry: Sam3Registry, job: Job, begun: float) -> Sam3Entry:
     device = device_of(request, settings)
     with open_samples(request, settings, job) as samples:
@@ -121,10 +118,10 @@ def _tuned(request: Sam3Training, settings: Settings, registry: Sam3Registry, jo
         began.write(job.folder)
         tuned = train(request, samples, base.folder, job, device, job.folder / MODEL)
         release_memory()  # for the comparison
-        active = active_or_base(registry, request.project, job)
+        active, half = active_or_base(registry, request.project, job), is_half(request, torch.device(device))
         decision = compared(
             lambda: compare(
-                tuned.folder, folder_of(active, settings), active, samples, began.phrases, request, device, job
+                tuned.folder, folder_of(active, settings), active, samples, tuned.phrases, request, device, half, job
             ),
             job,
         )

@@ -18,6 +18,8 @@ from training.sam3.begun import Begun, trainings
 from training.sam3.checkpoints import LEARNED, STATE, checkpoints_in, read_state, step_of
 from training.sam3.weights import assemble
 
+UNCOMPARED = "it was promoted by hand, and not compared with the active model"
+
 
 class PromoteError(TatorError):
     """There is nothing to promote; the message says what there is."""
@@ -76,7 +78,10 @@ def promote(settings: Settings, name: str, step: int | None = None) -> Sam3Entry
         learned = _link(chosen.learned, Path(safe) / LEARNED)
         evaluations = _evaluations(folder, chosen)
         metrics: dict[str, Any] = {"promoted_from": job, "step": chosen.step, "evaluations": evaluations}
-        metrics["gate"] = {"activate": False, "reason": "it was promoted by hand and not compared with the active model"}
+        metrics["gate"] = {
+            "activate": False,
+            "reason": "it was promoted by hand and not compared with the active model",
+        }
         if (best := _of_step(evaluations, chosen.step)) is not None:
             metrics["best"] = best
         resolution = Sam3Training.model_validate(begun.request).resolution

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast, get_args
@@ -58,8 +58,8 @@ def stored(settings: Settings, project: int | None = None) -> list[Stored]:
 
 def deletable(found: Sequence[Stored], scope: Scope | Literal["all"]) -> list[Stored]:
     """What of a scope may be deleted; a checkpoint goes with its optimizer's state."""
-    wanted = {"all": set(SCOPES), "checkpoints": {"checkpoints", "optimizer"}}.get(scope, {scope})
-    return [one for one in found if one.scope in wanted and one.held is None]
+    wanted: Mapping[str, Collection[str]] = {"all": SCOPES, "checkpoints": ("checkpoints", "optimizer")}
+    return [one for one in found if one.scope in wanted.get(scope, (scope,)) and one.held is None]
 
 
 def delete(settings: Settings, chosen: Sequence[Stored]) -> int:
@@ -107,9 +107,9 @@ def _of_jobs(settings: Settings) -> Iterator[Stored]:
         states = bytes_of(optimizers)
         yield Stored("checkpoints", job, project, checkpoints, bytes_of(checkpoints) - states, held)
         yield Stored("optimizer", job, project, optimizers, states, held)
-        best = tuple([*folder.glob("best-*"), *folder.glob(".best-*")])
+        best = (*folder.glob("best-*"), *folder.glob(".best-*"))
         yield Stored("best", job, project, best, bytes_of(best), held)
-        models = tuple([*folder.glob(MODEL), *folder.glob(f".{MODEL}*")])
+        models = (*folder.glob(MODEL), *folder.glob(f".{MODEL}*"))
         yield Stored("models", job, project, models, bytes_of(models), held)
 
 
