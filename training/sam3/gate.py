@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.gate import Decision, Measured, judge, nothing_to_compare, share_of_luck
-from training.sam3.scores import Tally, ap50, average_precision
+from training.sam3.scores import Tally, average_precision
 
 SHUFFLES = 1000
 """Fewer than for answers without scores: each looks at every answer."""
@@ -21,14 +21,14 @@ def decide(candidate: Tally, active: Tally, constant: Tally, seed: int = 1337) -
         constant: answers that do not depend on the picture.
         seed: of the shuffles.
     """
-    mine, theirs = candidate.scores, active.scores
+    mine, theirs, trivial = candidate.scores, active.scores, constant.scores.ap50
     if not mine.objects:
         return nothing_to_compare(mine.pictures)
     # what is no better needs no test of luck
     luck = 1.0
     if mine.ap50 > theirs.ap50:
         luck = share_of_luck(Exchanges(candidate, active).lead, mine.pictures, seed, SHUFFLES)
-    return judge("AP50", Measured(mine.ap50, mine), Measured(theirs.ap50, theirs), ap50(constant), luck, mine.pictures)
+    return judge("AP50", Measured(mine.ap50, mine), Measured(theirs.ap50, theirs), trivial, luck, mine.pictures)
 
 
 class Exchanges:

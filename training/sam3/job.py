@@ -12,8 +12,10 @@ from typing import Any
 import torch
 
 from tator_ml.engine.loading import choose_device
+from tator_ml.runs import BASE
 from tator_ml.sam3.files import NAME, find_files
 from tator_ml.sam3.registry import MODEL, Sam3Entry, Sam3Registry, sam3_registry
+from tator_sdk.errors import TatorError
 from tator_sdk.sam3_request import Sam3Training
 from tator_sdk.settings import Settings
 from training.job import Job, run_job
@@ -37,6 +39,8 @@ from training.tuning import (
 )
 
 MOST_WAITING_SECONDS = 3600
+ITS_OWN = {"sam3_checkpoint": None, "sam3_processor_id": None}
+"""Settings under which a model is nothing but its folder."""
 
 
 def run(job_id: str, request: dict[str, Any]) -> dict[str, Any]:
@@ -74,6 +78,10 @@ def tune(request: Sam3Training, settings: Settings, job: Job) -> dict[str, Any]:
     return result_of(entry, activated, "ap50", time.monotonic() - begun)
 
 
+class NoBase(TatorError):
+    """The installation's model cannot be tuned; the message says what can."""
+
+
 @dataclass(frozen=True)
 class Base:
     """The model that is tuned: what it is called, and the folder of its weights in the published layout."""
@@ -100,7 +108,15 @@ def folder_of(entry: Sam3Entry, settings: Settings) -> Path:
     """
     if entry.folder is not None:
         return find_files(settings, entry.id).folder
-    return find_files(settings.model_copy(update={"sam3_model_id": entry.model_id}), NAME).folder
+    if entry.id != BASE:
+        return find_files(settings.model_copy(update={**ITS_OWN, "sam3_model_id": entry.model_id}), NAME).folder
+    files = find_files(settings, NAME)
+    if files.checkpoint is not None or files.processor != files.folder:
+        raise NoBase(
+            "SAM3_CHECKPOINT_PATH or SAM3_PROCESSOR_ID puts the model together from several places, which cannot be "
+            "tuned; put a whole model into one folder and name that: --base FOLDER."
+        )
+    return files.folder
 
 
 def device_of(request: Sam3Training, settings: Settings) -> str:
