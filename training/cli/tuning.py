@@ -86,7 +86,8 @@ class Tuning:
             result = record.result
         else:
             result = self._in_this_process(request, settings, console, where.verbose)
-        self._show(result, request, settings, console)
+        if result:  # else this process has only helped another one
+            self._show(result, request, settings, console)
 
     def _start(self, request: Request, settings: Settings) -> jobs.JobRecord:
         """Start the job, or find the one that trains the same.
