@@ -171,12 +171,12 @@ def _over(
     candidates: Candidates, concept: int, threshold: float, limit: int, size_wh: tuple[int, int]
 ) -> Iterator[_Kept]:
     """Candidates over the threshold, inside of the picture, best first; masks of as many as the limit allows."""
-    scores = candidates.scores.float().cpu()
+    scores = candidates.scores.float().cpu().nan_to_num(0.0)
     boxes = candidates.xyxy.float().cpu()
     left = limit
     for row in torch.argsort(scores, descending=True, stable=True).tolist():
         score = float(scores[row])
-        if not score > threshold:  # a NaN is none either
+        if score <= threshold:
             return
         x0, y0, x1, y1 = boxes[row].tolist()
         xyxy = clip_xyxy((x0, y0, x1, y1), size_wh)

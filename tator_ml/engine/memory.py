@@ -192,7 +192,7 @@ class Frugal:
     def concepts(self) -> FrugalFinder | None:
         """See :class:`FindsConcepts`."""
         finder = _finder(self._segmenter)
-        return finder and FrugalFinder(self.name, finder, self._ladder, self._instead)
+        return None if finder is None else FrugalFinder(self.name, finder, self._ladder, self._instead)
 
     def _instead(self, way: Callable[[Segmenter], T]) -> list[tuple[str, Callable[[], T]]]:
         """The last way, where there is one: a copy of the model on the CPU does it."""

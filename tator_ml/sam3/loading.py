@@ -75,6 +75,12 @@ def _loaded(files: Sam3Files, device: torch.device | str) -> Sam3:
         )
     make_processor: Any = Sam3Processor
     processor = make_processor.from_pretrained(files.processor, local_files_only=True)
+    side, fits = processor.target_size, detector_config.vision_config.backbone_config.image_size
+    if side != fits:
+        raise Sam3Error(
+            f"The processor in {files.processor} makes pictures of {side} px, the model in {files.folder} takes "
+            f"{fits}: name one that fits as SAM3_PROCESSOR_ID."
+        )
     detector = _detector(files.folder, detector_config)
     tracker = None if tracker_config is None else _tracker(files.folder, tracker_config, detector)
     if files.checkpoint is not None:
@@ -115,6 +121,10 @@ def _tracker(folder: Path, config: Any, detector: Any) -> Any:
     parts = {
         name: {key: value for key, value in getattr(config, name).to_dict().items() if key != "model_type"}
         for name in ("prompt_encoder_config", "mask_decoder_config")
+    }
+    # the square is the backbone's, whatever the tracker's configuration says of it
+    parts["prompt_encoder_config"] |= {
+        key: getattr(vision.backbone_config, key) for key in ("image_size", "patch_size")
     }
     with no_init_weights():
         tracker = make(make_config(vision_config=vision, **parts))
