@@ -75,7 +75,7 @@ def test_an_exchange_is_what_other_answers_would_have_been() -> None:
     def answers() -> list[Found]:
         return [
             [
-                (CLASSES[rng.integers(2)], float(rng.random()), [NEAR, FAR, CAR][rng.integers(3)])
+                (CLASSES[rng.integers(2)], round(float(rng.random()), 1), [NEAR, FAR, CAR][rng.integers(3)])
                 for _ in range(rng.integers(5))
             ]
             for _ in range(9)

@@ -18,6 +18,7 @@ from tator_sdk.settings import Settings
 from tests.qwen.material import Watched, yolo
 from tests.qwen.test_job import PROJECT, labelled_pictures, studio
 from tests.sam3_training.material import FAST
+from tests.sam3_training.test_registry import ABOUT, model_with
 from training.gate import Decision
 from training.job import JobCancelled
 from training.sam3 import job as job_module
@@ -25,13 +26,19 @@ from training.sam3.begun import Busy, alone, is_training
 from training.sam3.job import tune
 from training.sam3.promote import PromoteError, kept_in, promote
 from training.sam3.storage import bytes_of, deletable, delete, stored
+from training.tuning import activate_where_good
 
+STOPPED: dict[str, Any] = {"evaluate_every": 2, "label": "three steps"}
 QUICK: dict[str, Any] = {**FAST, "epochs": 1, "checkpoint_every": 1, "compare_pictures": 2}
+
+
+def settings_at(home: Path, base: Path) -> Settings:
+    return Settings(home=home, sam3_model_id=str(base), device="cpu", offline=True)
 
 
 @pytest.fixture
 def settings(base: Path, tmp_path: Path) -> Settings:
-    return Settings(home=tmp_path / "home", sam3_model_id=str(base), device="cpu", offline=True)
+    return settings_at(tmp_path / "home", base)
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +48,24 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def of_files(folder: Path, **changes: Any) -> Sam3Training:
     return Sam3Training(dataset=str(folder), **{**QUICK, **changes})
+
+
+@pytest.fixture(scope="module")
+def stopped_once(base: Path, dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a training that was cancelled after its third step."""
+    settings = settings_at(tmp_path_factory.mktemp("stopped"), base)
+    job = Watched(settings, "sam3-here-1a2b", stop_at=3)
+    with pytest.raises(JobCancelled):
+        tune(of_files(dataset, **STOPPED), settings, job)
+    return job.folder
+
+
+@pytest.fixture
+def stopped(settings: Settings, stopped_once: Path) -> Path:
+    """The same in this test's home."""
+    folder = settings.home / "jobs" / stopped_once.name
+    shutil.copytree(stopped_once, folder)
+    return folder
 
 
 def test_a_run_is_registered_with_everything_that_made_it(settings: Settings, dataset: Path) -> None:
@@ -67,50 +92,42 @@ def test_a_run_is_registered_with_everything_that_made_it(settings: Settings, da
 
 
 def test_a_tuned_one_is_tuned_on_and_what_it_has_learned_from_is_not_compared_on(
-    settings: Settings, dataset: Path
+    settings: Settings, dataset: Path, stopped: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    registry = sam3_registry(settings)
-    first = registry.entry(tune(of_files(dataset, seed=2, most_steps=1), settings, Watched(settings, "a"))["id"])
-    second = tune(of_files(dataset, seed=1, most_steps=1, base=first.id), settings, Watched(settings, "b"))
-    entry = registry.entry(second["id"])
+    first = promote(settings, stopped.name)
+    monkeypatch.setattr(job_module, "active_or_base", lambda *_: first)
+    wanted = of_files(dataset, seed=1, most_steps=1, base=first.id, compare_pictures=50)
+    entry = sam3_registry(settings).entry(tune(wanted, settings, Watched(settings, "another"))["id"])
     assert entry.metadata is not None and entry.metadata.model_id == first.id
-    asked: list[int] = []
+    learned = {one["image"] for one in first.examples() if not one["held_out"]}
+    held_out = {one["image"] for one in entry.examples() if one["held_out"]}
+    gate = (entry.metrics or {})["gate"]
+    assert held_out & learned and gate["pictures"] == len(held_out - learned)  # another seed holds out others
 
-    def counted(candidate: Any, active: Any, entry: Any, samples: Any, *rest: Any) -> Decision:
-        learned = {one["image"] for one in entry.examples() if not one["held_out"]}
-        asked.append(len([one for one in samples.held_out if one.image not in learned]))
-        decision = compare(candidate, active, entry, samples, *rest)
-        asked.append(decision.pictures)
-        return decision
 
-    compare = job_module.compare
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(job_module, "compare", counted)
-        patch.setattr(job_module, "active_or_base", lambda *_: first)
-        tune(of_files(dataset, seed=1, most_steps=1, compare_pictures=50), settings, Watched(settings, "c"))
-    assert asked[0] == asked[1]
+def test_a_project_is_learned_and_a_good_model_takes_over(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    studio(monkeypatch, labelled_pictures(4))
+    decision = Decision(True, "it is good", None, None, None, None, 4)
+    monkeypatch.setattr(job_module, "compare", lambda *_: decision)
+    wanted = Sam3Training(project=PROJECT, **{**QUICK, "most_steps": 1})
+    result = tune(wanted, settings, Watched(settings))
+    registry = sam3_registry(settings)
+    assert result["activated"] and registry.active(PROJECT).id == result["id"] and registry.active(8).id == "base"
+    assert registry.entry(result["id"]).project == PROJECT and result["id"].startswith("sam3-p7-1-")
+    assert registry.rollback(PROJECT).id == "base"
 
 
 @pytest.mark.parametrize(
-    ("activation", "good", "active"), [("auto", True, True), ("auto", False, False), ("always", False, True)]
+    ("activation", "good", "active"),
+    [("auto", True, True), ("auto", False, False), ("never", True, False), ("always", False, True)],
 )
-def test_the_gate_decides_unless_a_person_does(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, activation: str, good: bool, active: bool
-) -> None:
-    studio(monkeypatch, labelled_pictures(4))
-    decision = Decision(good, "it is what it is", None, None, None, None, 4)
-    monkeypatch.setattr(job_module, "compare", lambda *_: decision)
-    result = tune(
-        Sam3Training(project=PROJECT, **{**QUICK, "most_steps": 1, "activation": activation}),
-        settings,
-        Watched(settings),
-    )
+def test_the_gate_decides_unless_a_person_does(settings: Settings, activation: str, good: bool, active: bool) -> None:
     registry = sam3_registry(settings)
-    assert result["activated"] == active and registry.active(8).id == "base"
-    assert registry.active(PROJECT).id == (result["id"] if active else "base")
-    assert registry.entry(result["id"]).project == PROJECT and result["id"].startswith("sam3-p7-1-")
-    if active:
-        assert registry.rollback(PROJECT).id == "base"
+    run = registry.add(ABOUT, {"gate": {"activate": good, "reason": "it is what it is"}}, model_with())
+    job = Watched(settings)
+    assert activate_where_good(registry, run, activation, 3, job) == active
+    assert registry.active(3).id == (run.id if active else "base") and "it is what it is" in job.lines[0]
+    assert not activate_where_good(registry, run, activation, None, job)  # of no project
 
 
 def test_a_job_that_had_registered_its_run_before_it_died_does_not_do_so_twice(
@@ -120,6 +137,7 @@ def test_a_job_that_had_registered_its_run_before_it_died_does_not_do_so_twice(
         raise KeyboardInterrupt
 
     wanted = of_files(dataset, most_steps=1)
+    monkeypatch.setattr(job_module, "compare", lambda *_: Decision(False, "no", None, None, None, None, 0))
     with monkeypatch.context() as patch:
         patch.setattr(job_module, "activate_where_good", dies)
         with pytest.raises(KeyboardInterrupt):
@@ -148,16 +166,8 @@ def test_weights_without_their_model_are_no_base(settings: Settings, dataset: Pa
 # Checkpoints
 
 
-def cancelled(settings: Settings, dataset: Path, name: str = "sam3-here-1a2b", **changes: Any) -> Path:
-    """A training that was stopped after its third step; its folder."""
-    wanted = of_files(dataset, **{"evaluate_every": 2, **changes})
-    with pytest.raises(JobCancelled):
-        tune(wanted, settings, Watched(settings, name, stop_at=3))
-    return settings.home / "jobs" / name
-
-
-def test_a_checkpoint_is_promoted_without_the_optimizer(settings: Settings, dataset: Path, base: Path) -> None:
-    folder = cancelled(settings, dataset, label="three steps")
+def test_a_checkpoint_is_promoted_without_the_optimizer(settings: Settings, stopped: Path, base: Path) -> None:
+    folder = stopped
     assert [(one.step, one.best) for one in kept_in(folder)] == [(2, True), (2, False), (3, False)]
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name[0] != "."}
     best, newest = promote(settings, "sam3-here"), promote(settings, folder.name, step=3)
@@ -176,13 +186,10 @@ def test_a_checkpoint_is_promoted_without_the_optimizer(settings: Settings, data
         with safe_open(base / "model.safetensors", "np") as before_all:
             assert set(model.keys()) == set(before_all.keys())  # nothing of the optimiser's
     assert sam3_registry(settings).activate(4, newest.id, "person").id == newest.id
-    # a training that goes on registers a run of its own
-    result = tune(of_files(dataset, evaluate_every=2, label="three steps"), settings, Watched(settings, folder.name))
-    assert result["id"] not in {best.id, newest.id}
 
 
-def test_what_cannot_be_promoted_is_said(settings: Settings, dataset: Path) -> None:
-    folder = cancelled(settings, dataset)
+def test_what_cannot_be_promoted_is_said(settings: Settings, stopped: Path) -> None:
+    folder = stopped
     with pytest.raises(PromoteError, match=r"no checkpoint of step 9; it has 2 \(best\), 2, 3"):
         promote(settings, folder.name, step=9)
     with pytest.raises(PromoteError, match="no training 'sam3-77'"):
@@ -199,8 +206,8 @@ def test_what_cannot_be_promoted_is_said(settings: Settings, dataset: Path) -> N
         promote(settings, folder.name)
 
 
-def test_storage_is_given_back_by_scope(settings: Settings, dataset: Path) -> None:
-    folder = cancelled(settings, dataset)
+def test_storage_is_given_back_by_scope(settings: Settings, stopped: Path, dataset: Path) -> None:
+    folder = stopped
     run, active = promote(settings, folder.name), promote(settings, folder.name, step=3)
     registry = sam3_registry(settings)
     registry.activate(5, active.id, "person")
@@ -216,7 +223,7 @@ def test_storage_is_given_back_by_scope(settings: Settings, dataset: Path) -> No
     assert promote(settings, folder.name, step=3).weights.exists()  # the rest is enough for that
     job = Watched(settings, folder.name, stop_at=1)
     with pytest.raises(JobCancelled):
-        tune(of_files(dataset, evaluate_every=2), settings, job)
+        tune(of_files(dataset, **STOPPED), settings, job)
     assert not any("going on from" in line for line in job.lines)  # but not for going on
 
     with alone(folder):
@@ -228,7 +235,7 @@ def test_storage_is_given_back_by_scope(settings: Settings, dataset: Path) -> No
     assert not list(folder.glob("best-*")) and not list((folder / "checkpoints").glob("*"))
 
 
-def test_jobs_that_redis_may_know_are_kept_while_it_does_not_answer(settings: Settings, dataset: Path) -> None:
-    cancelled(settings, dataset, "sam3-3-1a2b")
+def test_jobs_that_redis_may_know_are_kept_while_it_does_not_answer(settings: Settings, stopped: Path) -> None:
+    stopped.rename(stopped.with_name("sam3-3-1a2b"))
     found = stored(settings)
     assert found and all("Redis does not answer" in str(one.held) for one in found) and not deletable(found, "all")

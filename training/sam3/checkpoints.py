@@ -50,8 +50,7 @@ def step_of(folder: Path) -> int:
 
 def newest_checkpoint(folder: Path) -> Path | None:
     """The newest whole checkpoint of a job; what a kill cut short counts for nothing."""
-    whole = [path for path in checkpoints_in(folder).glob("checkpoint-*") if (path / COMPLETE).exists()]
-    return max(whole, key=step_of, default=None)
+    return max(_whole(folder), key=step_of, default=None)
 
 
 def write(
@@ -76,9 +75,10 @@ def write(
     (partial / COMPLETE).touch()
     shutil.rmtree(path, ignore_errors=True)
     partial.rename(path)
-    others = sorted(checkpoints_in(folder).glob("checkpoint-*"), key=step_of)
-    for other in [*others[:-KEPT], *checkpoints_in(folder).glob(".*.part")]:
-        shutil.rmtree(other, ignore_errors=True)
+    last = sorted(_whole(folder), key=step_of)[-KEPT:]
+    for other in checkpoints_in(folder).iterdir():
+        if other not in last:
+            shutil.rmtree(other, ignore_errors=True)
     return path
 
 
@@ -98,10 +98,8 @@ def read(path: Path, learned: Mapping[str, nn.Parameter], optimizer: torch.optim
     with torch.no_grad():
         for name, one in learned.items():
             one.copy_(kept[name])
-            if name in moments:  # the count of steps belongs on the CPU
-                optimizer.state[one] = {
-                    kind: value if kind == "step" else value.to(one.device) for kind, value in moments[name].items()
-                }
+            if name in moments:
+                optimizer.state[one] = {kind: value.to(one.device) for kind, value in moments[name].items()}
     return read_state(path)
 
 
@@ -110,6 +108,10 @@ def read_state(path: Path) -> State:
     about = json.loads((path / STATE).read_text())
     replay = tuple(tuple(pair) for pair in about["replay"])
     return State(about["step"], tuple(about["evaluations"]), replay, about["resolution"])
+
+
+def _whole(folder: Path) -> list[Path]:
+    return [path for path in checkpoints_in(folder).glob("checkpoint-*") if (path / COMPLETE).exists()]
 
 
 def _optimizer_tensors(learned: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

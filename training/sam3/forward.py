@@ -162,13 +162,16 @@ def _prompt(model: Any, features: Tensor, asked: Asked, level: Tensor, position:
         return features, valid
     labels = torch.ones_like(asked.boxes[..., 0]).long() if asked.box_labels is None else asked.box_labels
     given = labels != -10
-    shown = model.geometry_encoder(
-        box_embeddings=asked.boxes.to(features.dtype),
-        box_mask=given,
-        box_labels=labels.clamp(min=0),
-        img_feats=(level,),
-        img_pos_embeds=(position,),
-    )
+    # its pooling of boxes has no bf16, and on the CPU none of what it falls back to
+    kind = level.device.type
+    with nullcontext() if kind == "meta" else torch.autocast(kind, enabled=False):
+        shown = model.geometry_encoder(
+            box_embeddings=asked.boxes.float(),
+            box_mask=given,
+            box_labels=labels.clamp(min=0),
+            img_feats=(level.float(),),
+            img_pos_embeds=(position.float(),),
+        )
     # a question without exemplars must not see the token that sums them up
     counts = shown.attention_mask.bool() & given.any(1, keepdim=True)
     return torch.cat([features, shown.last_hidden_state], 1), torch.cat([valid, counts], 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -56,7 +57,9 @@ def is_still(name: str, parts: Parts, levels: int) -> bool:
         level = int(name[len(NECK) :].partition(".")[0])
         return level == levels - 1 or (level < levels - 2 and not parts.masks)
     if name.startswith(MASKS):
-        return not parts.masks
+        stage = re.match(r"mask_decoder\.pixel_decoder\.(?:conv_layers|norms)\.(\d+)\.", name)
+        # one stage fewer than there are levels is ever run
+        return not parts.masks or (stage is not None and int(stage[1]) >= levels - 2)
     if name.startswith(EXEMPLARS):
         return not parts.exemplars
     if name.startswith(BACKBONE):

@@ -44,7 +44,8 @@ class Exchanges:
         self._classes: list[tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.bool_], int]] = []
         for column in np.flatnonzero(mine.labelled.any(0)):
             rows = np.flatnonzero(parts["column"] == column)
-            rows = rows[np.argsort(-parts["score"][rows], kind="stable")]
+            # equal scores are ranked in the pictures' order, as pycocotools does it
+            rows = rows[np.lexsort((parts["picture"][rows], -parts["score"][rows]))]
             labelled = int(mine.labelled[:, column].sum())
             self._classes.append((parts["picture"][rows], parts["right"][rows], own[rows], labelled))
 

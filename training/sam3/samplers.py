@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,10 +111,14 @@ class Sampler:
         """The sampler of a request for pictures with those counts."""
         return cls(probabilities(counts, request), request.seed, request.sampler == "uniform")
 
+    @cached_property
+    def _upper(self) -> Floats:
+        return np.cumsum(self.chances)
+
     def picture(self, number: int) -> int:
         """The index of the picture that comes as the number-th, from 0."""
         if self.shuffled:
             turn, place = divmod(number, len(self.chances))
             return int(np.random.default_rng([self.seed, 2, turn]).permutation(len(self.chances))[place])
         drawn = np.random.default_rng([self.seed, 3, number]).random()
-        return int(min(np.searchsorted(np.cumsum(self.chances), drawn, "right"), len(self.chances) - 1))
+        return int(min(np.searchsorted(self._upper, drawn, "right"), len(self.chances) - 1))

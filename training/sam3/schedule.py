@@ -24,7 +24,7 @@ def factor(step: int, steps: int, request: Sam3Training) -> float:
     if request.schedule == "inverse_sqrt" and after > 0:
         rate = 1 / math.sqrt((after + request.time_scale) / request.time_scale)
     elif request.schedule == "cosine" and after > 0:
-        rate = 0.5 * (1 + math.cos(math.pi * min(after / max(steps - request.warm_up, 1), 1)))
+        rate = 0.5 * (1 + math.cos(math.pi * min(after / (steps - request.warm_up + 1), 1)))
     if request.warm_up:
         rate *= min(1.0, step / request.warm_up)
     if request.cool_down:

@@ -87,7 +87,7 @@ def tally(truth: Sequence[Truth], found: Sequence[Found], classes: Sequence[str]
         classes: of the data set.
     """
     place = {name: column for column, name in enumerate(classes)}
-    labels = [
+    labels: list[dict[str, Any]] = [
         {"id": 0, "image_id": row, "category_id": place[name], "bbox": _xywh(box), "area": area_xyxy(box), "iscrowd": 0}
         for row, some in enumerate(truth)
         for name, box in some
@@ -175,7 +175,10 @@ def _tally(evaluation: Any, labelled: NDArray[np.int64], classes: Sequence[str],
         if one is not None and one["aRng"] == whole:
             rows += [
                 (one["image_id"], one["category_id"], score, bool(matched))
-                for score, matched in zip(one["dtScores"], one["dtMatches"][half], strict=True)
+                for score, matched, ignored in zip(
+                    one["dtScores"], one["dtMatches"][half], one["dtIgnore"][half], strict=True
+                )
+                if not ignored
             ]
     precision = evaluation.eval["precision"][:, :, :, 0, -1]  # IoU, recall, class
     recall = evaluation.eval["recall"][:, :, 0, -1]

@@ -176,7 +176,8 @@ class _Training:
             pictures, self.phrases, Sampler.of(counts[chosen], request), self._encoder, request, self._job.log
         )
         blocks = len(self._model.vision_encoder.backbone.layers)
-        self._optimizer = torch.optim.AdamW(groups(self.learned.items(), request, blocks))
+        fused = accelerator.device.type in {"cpu", "cuda"}
+        self._optimizer = torch.optim.AdamW(groups(self.learned.items(), request, blocks), fused=fused)
         how = How(
             masks=self.masks,
             many=request.many_weight > 0,
