@@ -52,7 +52,7 @@ class Sam3Training(JobRequest):
         description="Phrases of absent classes that are asked of a picture, for each of a present one.",
     )
     most_questions: int = Field(
-        16, ge=1, le=200, description="Most phrases that are asked of a picture at once; those of present classes first."
+        16, ge=1, le=200, description="Most phrases that are asked of a picture at once; those that it shows first."
     )
     exemplars: float = Field(
         0.0, ge=0, le=1, description="Share of the questions that show some of the objects instead of naming a phrase."
@@ -104,7 +104,7 @@ class Sam3Training(JobRequest):
     many_weight: float = Field(
         2.0,
         ge=0,
-        description="… of a second set of queries, of which several may find one object; they go when it is done. 0: none.",
+        description="… of a second set of queries in training, of which several may find one object; 0: none.",
     )
     match_class: float = Field(2.0, ge=0, description="Weight of the score when predictions are matched with objects.")
     match_box: float = Field(5.0, ge=0, description="… of the L1 distance.")

@@ -281,8 +281,13 @@ def _unkept(path: Path, read: Callable[[str, dict[str, Any]], Callable[[], NDArr
 
 
 def _rings(outline: Outline | None) -> list[list[Any]] | None:
-    return outline and [[ring.tolist() for ring in rings] for rings in (outline.parts, outline.holes)]
+    if outline is None:
+        return None
+    return [[ring.tolist() for ring in rings] for rings in (outline.parts, outline.holes)]
 
 
 def _outline(rings: list[list[Any]] | None) -> Outline | None:
-    return rings and Outline(*(tuple(np.array(ring, np.float64) for ring in some) for some in rings))
+    if rings is None:
+        return None
+    parts, holes = (tuple(np.array(ring, np.float64) for ring in some) for some in rings)
+    return Outline(parts, holes)

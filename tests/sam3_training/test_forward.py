@@ -59,6 +59,16 @@ def test_the_last_layer_is_the_models_own_answer(model: Any, asked: Asked, how: 
         assert many is None
 
 
+@torch.no_grad()
+def test_a_question_without_exemplars_does_not_see_those_of_its_neighbours(model: Any, asked: Asked) -> None:
+    boxes, labels = torch.full((3, 2, 4), 0.4), torch.tensor([[-10, -10], [1, 0], [1, -10]])
+    mixed = Asked(asked.pixel_values, asked.input_ids, asked.attention_mask, PICTURE, boxes, labels)
+    shown, plain = forward(model, mixed)[0], forward(model, asked)[0]
+    torch.testing.assert_close(shown.logits[:, 0], plain.logits[:, 0], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(shown.boxes[:, 0], plain.boxes[:, 0], atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(shown.logits[:, 1], plain.logits[:, 1], atol=1e-4)
+
+
 def test_boxes_alone_never_run_what_makes_masks(model: Any, asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*args: Any) -> None:
         raise AssertionError("ran")

@@ -130,7 +130,7 @@ def rasterised(outline: Outline, size_wh: tuple[int, int], side: int) -> NDArray
             # OpenCV's pixel n spans n - 0.5 to n + 0.5 of its coordinates, ours n to n + 1; an eighth bit is enough
             points = np.round((ring * scale - 0.5) * 256).astype(np.int32)
             cv2.fillPoly(cells, [points], value, shift=8)
-    return cells.reshape(side, fine, side, fine).mean((1, 3), dtype=np.float32)
+    return np.asarray(cells.reshape(side, fine, side, fine).mean((1, 3)), np.float32)
 
 
 def _exemplars(questions: Sequence[tuple[Sample, Question]]) -> tuple[Tensor | None, Tensor | None]:

@@ -92,7 +92,8 @@ class Loop:
         Raises:
             NoNumber: the loss is infinite or none.
         """
-        each, values, parts = self._request.accumulate, [], {}
+        each, values = self._request.accumulate, []
+        parts: Mapping[str, torch.Tensor] = {}
         for turn in range(each):
             number = step * each + turn
             chosen = self.replay.batch(number, step)

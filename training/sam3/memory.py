@@ -169,14 +169,15 @@ def _kept(model: Any, config: Any, request: Sam3Training, parts: Parts, checkpoi
         return with_all
     with_inputs = _traced(model, config, request, parts, True)
     layers = (config.detr_encoder_config.num_layers, config.detr_decoder_config.num_layers)
-    return with_inputs + (with_all - with_inputs) // min(layers)  # the layer that is computed again
+    again = (with_all - with_inputs) // int(min(layers))  # the layer that is computed again
+    return with_inputs + again
 
 
 def _traced(model: Any, config: Any, request: Sam3Training, parts: Parts, checkpointing: bool) -> int:
     questions = request.batch * request.most_questions
     side, width = config.vision_config.image_size, config.detr_encoder_config.hidden_size
     how = How(parts.masks, request.many_weight > 0, checkpointing, still_vision=not parts.vision)
-    meta = {"device": "meta"}
+    meta: dict[str, Any] = {"device": "meta"}
     boxes = torch.zeros(questions, 1, 4, **meta) if parts.exemplars else None
     asked = Asked(
         torch.zeros(request.batch, 3, side, side, **meta),

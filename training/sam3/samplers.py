@@ -56,9 +56,9 @@ def class_weights(counts: Counts, request: Sam3Training) -> Floats:
     if request.sampler == "uniform" or not m:
         return np.ones(len(n))
     if request.sampler == "inverse_sqrt":
-        return np.sqrt(m / n)
+        return np.asarray(np.sqrt(m / n))
     if request.sampler == "clipped_inverse":
-        return np.minimum(m / n, request.sampler_clip)
+        return np.asarray(np.minimum(m / n, request.sampler_clip))
     if request.sampler == "effective":
         beta = request.sampler_beta
         return np.asarray((1 - beta**m) / (1 - beta**n))
@@ -121,4 +121,5 @@ class Sampler:
             turn, place = divmod(number, len(self.chances))
             return int(np.random.default_rng([self.seed, 2, turn]).permutation(len(self.chances))[place])
         drawn = np.random.default_rng([self.seed, 3, number]).random()
-        return int(min(np.searchsorted(self._upper, drawn, "right"), len(self.chances) - 1))
+        place = int(np.searchsorted(self._upper, drawn, "right"))
+        return min(place, len(self.chances) - 1)
