@@ -15,6 +15,7 @@ from tator_sdk.errors import TatorError
 from training.gate import Decision
 from training.job import Job
 from training.samples import Samples
+from training.source import KEPT
 
 E = TypeVar("E", bound="Entry[Any]")
 
@@ -91,10 +92,11 @@ def result_of(entry: Entry[Any], activated: bool, figure: str, seconds: float) -
     }
 
 
-def clear(paths: Iterable[Path]) -> None:
-    """Give back the disk of folders that are not needed any more."""
+def clear(job: Job, paths: Iterable[Path]) -> None:
+    """Give back the disk of folders that are not needed any more, and forget which examples a job began with."""
     for path in paths:
         shutil.rmtree(path, ignore_errors=True)
+    (job.folder / KEPT).unlink(missing_ok=True)
 
 
 def release_memory() -> None:

@@ -57,7 +57,8 @@ def test_without_a_worker_it_is_trained_here_and_a_data_set_goes_by_its_name(
 
     def tune(request: Any, settings: Settings, job: Any) -> dict[str, Any]:
         asked.append((request, job.id))
-        entry = sam3_registry(settings).add(ABOUT, {"gate": GATE}, model_with(len(asked)))
+        of = {"job": job.id} if len(asked) == 2 else {}
+        entry = sam3_registry(settings).add(ABOUT, {"gate": GATE, **of}, model_with(len(asked)))
         return {"id": entry.id, "activated": True, "reason": "so it is"}
 
     monkeypatch.setattr("training.sam3.job.tune", tune)
@@ -65,10 +66,12 @@ def test_without_a_worker_it_is_trained_here_and_a_data_set_goes_by_its_name(
     assert "No worker answers" in said and "It is active in project 3" in said and "rollback --project 3" in said
     assert "AP50" in said and "0.610" in said
     tator("train", "sam3", "-p", "3", "--method", "lora", "--layer-decay", "0.8")
+    tator("train", "sam3", "-p", "3", "--method", "lora", "--layer-decay", "0.8")
     tator("train", "sam3", "-p", "3")
-    (one, first), (_, second), (_, third) = asked
+    (one, first), (_, second), (_, again), (_, other) = asked
     assert one.method == "lora" and one.layer_decay == 0.8
-    assert first == second != third  # so that the same command goes on where it was stopped
+    assert first == second  # so that the same command goes on where it was stopped
+    assert again == f"{first}-2" and not other.startswith(first)  # but learns anew once it has come to its run
 
 
 def test_a_process_that_only_helps_says_nothing_and_ends_well(

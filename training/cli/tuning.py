@@ -113,10 +113,19 @@ class Tuning:
         )  # fmt: skip
 
     def _in_this_process(self, request: Request, settings: Settings, console: Console, verbose: bool) -> dict[str, Any]:
-        digest = hashlib.sha256(request.model_dump_json().encode()).hexdigest()[:8]
         stopped = "Stopped; the same command goes on from its last checkpoint."
-        with foreground(settings, console, verbose, f"{self.kind}-here-{digest}", stopped) as job:
+        with foreground(settings, console, verbose, self._job_of(request, settings), stopped) as job:
             return self.tune(request, settings, job)
+
+    def _job_of(self, request: Request, settings: Settings) -> str:
+        """The id of a job in this process: the same for the same command, until that has come to its run."""
+        digest = hashlib.sha256(request.model_dump_json().encode()).hexdigest()[:8]
+        stem = f"{self.kind}-here-{digest}"
+        done = {(entry.metrics or {}).get("job") for entry in self.verbs.open(settings).entries()}
+        number = 1
+        while (job := stem if number == 1 else f"{stem}-{number}") in done:
+            number += 1
+        return job
 
     def _show(self, result: dict[str, Any], request: Request, settings: Settings, console: Console) -> None:
         entry = self.verbs.open(settings).entry(str(result["id"]))

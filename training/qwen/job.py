@@ -53,7 +53,7 @@ def tune(request: QwenTraining, settings: Settings, job: Job) -> dict[str, Any]:
     if entry is None:  # else an attempt before this one was killed after its last effect but one
         entry = _tuned(request, settings, registry, job, begun)
     activated = activate_where_good(registry, entry, request.activation, request.project, job)
-    clear([checkpoints_in(job.folder), *job.folder.glob("best-*"), *job.folder.glob(".best-*")])
+    clear(job, [checkpoints_in(job.folder), *job.folder.glob("best-*"), *job.folder.glob(".best-*")])
     return result_of(entry, activated, "map50", time.monotonic() - begun)
 
 

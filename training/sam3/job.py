@@ -74,7 +74,8 @@ def tune(request: Sam3Training, settings: Settings, job: Job) -> dict[str, Any]:
         if entry is None:  # else an attempt before this one was killed after its last effect but one
             entry = _tuned(request, settings, registry, job, begun)
         activated = activate_where_good(registry, entry, request.activation, request.project, job)
-        clear([checkpoints_in(job.folder), job.folder / MODEL, *job.folder.glob("best-*"), *job.folder.glob(".*.part")])
+        left = [job.folder / MODEL, *job.folder.glob("best-*"), *job.folder.glob(".*.part")]
+        clear(job, [checkpoints_in(job.folder), *left])
     return result_of(entry, activated, "ap50", time.monotonic() - begun)
 
 
