@@ -154,7 +154,7 @@ def test_storage_is_shown_and_deleted_by_scope(tator: Tator, run: Sam3Entry) -> 
     assert "keep nothing" in tator("models", "sam3", "storage", "--project", "4")
     assert "nothing to delete" in tator("models", "sam3", "storage", "--delete", "best")
     assert "Nothing was deleted" in tator("models", "sam3", "storage", "--delete", "all", "--dry-run")
-    assert "Nothing was deleted" in tator("models", "sam3", "storage", "--delete", "runs", code=1)  # nobody says yes
+    assert "Aborted" in tator("models", "sam3", "storage", "--delete", "runs", code=1)  # nobody says yes
     assert "given back" in tator("models", "sam3", "storage", "--delete", "runs", "--yes")
     assert len(sam3_registry(Settings()).entries()) == 1
 
