@@ -76,12 +76,12 @@ def test_one_batch_is_learned_by_heart(tmp_path: Path) -> None:
         for n in range(2)
     )
     tuned = run(
-        base, tmp_path, Samples(pair, pair, CLASSES, "one batch"), most_steps=90, epochs=1000, learning_rate=2e-3,
+        base, tmp_path, Samples(pair, pair, CLASSES, "one batch"), most_steps=65, epochs=1000, learning_rate=2e-3,
         vision_rate=2e-3, text_rate=2e-3, layer_decay=1, weight_decay=0, clip=1.0, schedule="cosine", warm_up=10,
-        many_weight=0, evaluate_every=90, checkpoint_every=1000, evaluate_pictures=2,
+        many_weight=0, evaluate_every=65, checkpoint_every=1000, evaluate_pictures=2,
     )  # fmt: skip
     found = losses(tmp_path)
-    assert found[90] <= 0.1 * found[1], (found[1], found[90])
+    assert found[65] <= 0.1 * found[1], (found[1], found[65])
     assert tuned.best["per_class"] == {"car": 1.0, "bus": 1.0}
     again = evaluate(tuned.folder, pair, CLASSES, tuned.phrases, "cpu").scores
     assert again.as_json() == {name: tuned.best[name] for name in again.as_json()}
@@ -130,14 +130,13 @@ def test_an_adapter_learns_alone_and_is_merged(base: Path, tmp_path: Path) -> No
     assert served.as_json() == {name: tuned.best[name] for name in served.as_json()}
 
 
-@pytest.mark.parametrize("sampler", ["focal", "clipped_inverse"])
-def test_a_limited_training_with_a_balanced_sampler_runs(base: Path, tmp_path: Path, sampler: str) -> None:
+def test_a_limited_training_with_a_balanced_sampler_runs(base: Path, tmp_path: Path) -> None:
     """Which crashed the original."""
     many = [sample(f"{n}", [("car", (10.0, 14.0, 60.0, 70.0))]) for n in range(12)]
     few = [sample("bus", [("bus", (10.0, 14.0, 60.0, 70.0))])]
     data = Samples((*many, *few), (many[0],), CLASSES, "one rare class")
     job = Watched(tmp_path)
-    tuned = train(request(limit=5, sampler=sampler, epochs=1), data, base, job, "cpu", tmp_path / "model")
+    tuned = train(request(limit=5, sampler="focal", epochs=1), data, base, job, "cpu", tmp_path / "model")
     assert tuned.steps == 3 and any("5 pictures to learn from" in line for line in job.lines)
 
 
@@ -172,7 +171,14 @@ def test_what_cannot_be_learned_is_said(base: Path, tmp_path: Path, monkeypatch:
 
 
 def test_a_cancelled_training_goes_on_with_what_was_to_come(base: Path, tmp_path: Path) -> None:
-    about: dict[str, Any] = {"epochs": 4, "replay": 0.5, "replay_burn_in": 1, "accumulate": 2, "learning_rate": 1e-3}
+    about: dict[str, Any] = {
+        "epochs": 4,
+        "evaluate_every": 2,
+        "replay": 0.5,
+        "replay_burn_in": 1,
+        "accumulate": 2,
+        "learning_rate": 1e-3,
+    }
     whole = run(base, tmp_path / "whole", **about)
     with pytest.raises(JobCancelled):
         run(base, tmp_path / "parts", **about, stop_at=3)

@@ -121,7 +121,7 @@ def make_tokenizer(words: Sequence[str], tokens: int) -> Any:
     vocab = dict(learnt["vocab"])
     for special in (_START, _END):
         vocab[special] = len(vocab)
-    merges = [tuple(one) if isinstance(one, list) else tuple(one.split(" ")) for one in learnt["merges"]]
+    merges: Any = [tuple(one) if isinstance(one, list) else tuple(one.split(" ")) for one in learnt["merges"]]
     return CLIPTokenizer(
         vocab=vocab, merges=merges, bos_token=_START, eos_token=_END, unk_token=_END, pad_token=_END,
         model_max_length=_LONGEST_PHRASE,
