@@ -49,6 +49,7 @@ def test_imports_point_left(package: str) -> None:
         ("tator_ml.jobs", {"torch"}),
         ("tator_ml.vlm.registry, tator_ml.vlm.coordinates", {"torch", "transformers", "peft"}),
         ("tator_ml.engine.detections", {"torch", "flask"}),
+        ("tator_ml.engine.concepts, tator_ml.sam3.files", {"torch", "transformers", "flask"}),
     ],
 )
 def test_light_modules_stay_light(module: str, heavy: set[str]) -> None:

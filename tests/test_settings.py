@@ -31,6 +31,20 @@ def test_qwen_settings_have_both_spellings(monkeypatch: pytest.MonkeyPatch, pref
     assert settings.qwen_max_new_tokens == 99
 
 
+@pytest.mark.parametrize("prefix", ["", "TATOR_"])
+def test_sam3_settings_have_both_spellings(monkeypatch: pytest.MonkeyPatch, prefix: str) -> None:
+    default = Settings()
+    assert (default.sam3_model_id, default.sam3_device) == ("facebook/sam3", "auto")
+    assert default.sam3_processor_id is default.sam3_checkpoint is None
+    names = {"MODEL_ID": "/models/sam3", "PROCESSOR_ID": "org/other", "DEVICE": "cuda:1"}
+    for name, value in names.items():
+        monkeypatch.setenv(f"{prefix}SAM3_{name}", value)
+    monkeypatch.setenv("TATOR_SAM3_CHECKPOINT" if prefix else "SAM3_CHECKPOINT_PATH", "/models/tuned.safetensors")
+    settings = Settings()
+    assert (settings.sam3_model_id, settings.sam3_processor_id) == ("/models/sam3", "org/other")
+    assert (settings.sam3_device, settings.sam3_checkpoint) == ("cuda:1", "/models/tuned.safetensors")
+
+
 def test_settings_travel_to_the_processes_they_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     sent = Settings(
         home=tmp_path,

@@ -25,14 +25,14 @@ from tator_sdk.geometry import Xyxy, clip_xyxy
 LEAST_SIDE = 1.0
 """Of a box, in pixels."""
 MASK_THRESHOLD = 0.5
-"""Probability from which a pixel belongs to the mask."""
+"""Probability over which a pixel belongs to the mask."""
 NOWHERE = "A drawn box has no place on the picture; draw it again."
 TOO_SLOW = "Tator did not find everything in time; ask for fewer phrases at once, or take a faster device."
 
 
 @dataclass(frozen=True)
 class _Kept:
-    """An instance whose mask is still (h, w) probabilities in the decoder's resolution."""
+    """An instance whose mask is still (h, w) logits in the decoder's resolution."""
 
     concept: int
     score: float

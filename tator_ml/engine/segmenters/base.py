@@ -78,7 +78,7 @@ class Candidates:
     Attributes:
         scores: (Q,) float32, 0..1.
         xyxy: (Q, 4) float32 pixels of the picture, perhaps beyond its edges.
-        masks: (Q, h, w) float32 probabilities in the decoder's resolution; None where none were asked for.
+        masks: (Q, h, w) float32 logits in the decoder's resolution; None where none were asked for.
     """
 
     scores: Tensor
@@ -104,7 +104,7 @@ class ConceptFinder(Protocol):
         ...
 
     def full_size(self, masks: Tensor, size_wh: tuple[int, int]) -> Tensor:
-        """Probabilities (K, h, w) → (K, H, W) in the picture's resolution; from 0.5 a pixel belongs to the mask."""
+        """Logits (K, h, w) → probabilities (K, H, W) in the picture's resolution; over 0.5 a pixel is of the mask."""
         ...
 
 

@@ -61,9 +61,9 @@ class Sam3Segmenter:
             ``high_res_0`` (1, 32, 288, 288) and ``high_res_1`` (1, 64, 144, 144).
         """
         height, width = image.shape[:2]
-        pixels = self.sam.processor.image_processor(
-            images=image, input_data_format="channels_last", return_tensors="pt"
-        )
+        # torch shares the array's memory: it must not be read-only
+        own = np.require(image, requirements=["C", "W"])
+        pixels = self.sam.processor.image_processor(images=own, input_data_format="channels_last", return_tensors="pt")
         square = pixels["pixel_values"].to(self.device)
         backbone = self.sam.detector.vision_encoder.backbone
         patch = backbone.config.patch_size

@@ -73,9 +73,9 @@ class Sam3Concepts:
         return [found[index] for index in range(len(concepts))]
 
     def full_size(self, masks: Tensor, size_wh: tuple[int, int]) -> Tensor:
-        """Probabilities (K, h, w) → (K, H, W), as ``post_process_instance_segmentation``."""
+        """Logits (K, h, w) → probabilities (K, H, W), as ``post_process_instance_segmentation``."""
         width, height = size_wh
-        return F.interpolate(masks[None], (height, width), mode="bilinear", align_corners=False)[0]
+        return F.interpolate(masks.sigmoid()[None], (height, width), mode="bilinear", align_corners=False)[0]
 
     def _decoded(self, seen: Embedding, concepts: Sequence[Concept], masks: bool) -> list[Candidates]:
         if not concepts:
@@ -91,8 +91,8 @@ class Sam3Concepts:
         scores = out.pred_logits.sigmoid() * out.presence_logits.sigmoid()
         width, height = seen.size_wh
         boxes = out.pred_boxes * torch.tensor([width, height, width, height], device=out.pred_boxes.device)
-        probabilities = out.pred_masks.sigmoid() if masks else [None] * len(concepts)
-        return [Candidates(*row) for row in zip(scores, boxes, probabilities, strict=True)]
+        logits = out.pred_masks if masks else [None] * len(concepts)
+        return [Candidates(*row) for row in zip(scores, boxes, logits, strict=True)]
 
     def _vision(self, seen: Embedding, count: int) -> Any:
         """The same picture for each concept, as ``Sam3VisionEncoderOutput``; its last level is never looked at."""
