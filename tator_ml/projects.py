@@ -7,6 +7,7 @@ import json
 import os
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -174,6 +175,14 @@ class Projects:
                 found.append(Activation(**kept))
             except (ValueError, TypeError):  # the last line of a crash
                 continue
+        return found
+
+    def where_active(self, role: Role = "head") -> defaultdict[str, set[int]]:
+        """Projects in which each version is active; none for others."""
+        found: defaultdict[str, set[int]] = defaultdict(set)
+        for path in self._folder.glob("*.json"):
+            if path.stem.isdigit() and (version := getattr(self.get(int(path.stem)), role)):
+                found[version].add(int(path.stem))
         return found
 
     def active_one_after_the_other(self, project_id: int, role: Role = "head") -> list[str | None]:

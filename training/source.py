@@ -37,6 +37,7 @@ from tator_sdk.shapes import scaled
 from tator_sdk.studio import labelled_tasks, open_studio, sentences
 from training.job import Job
 from training.samples import Labelled, Sample, Samples, labelled, split
+from training.segmentation.writer import SAM3_FILE
 
 KEPT = "samples.json"
 """In a job's folder: what a project held when its training began, for an attempt that goes on later."""
@@ -91,9 +92,20 @@ def find_dataset(name: str, settings: Settings) -> tuple[Path, str | None]:
     """
     path = Path(name).expanduser()
     if path.exists():
-        return path, None
+        return path, _kind_of_sam3(path)
     record = DatasetRegistry(settings.home).get(name)
+    if record.type == "sam3":
+        return Path(record.path), _kind_of_sam3(Path(record.path))
     return Path(record.path), record.type.removeprefix("yolo-")
+
+
+def _kind_of_sam3(path: Path) -> str | None:
+    """``coco``, where a set for SAM 3 names its COCO files: outlines keep their parts and holes there."""
+    try:
+        named = json.loads((path / SAM3_FILE).read_text("utf-8")).get("annotations") or {}
+        return "coco" if any((path / str(file)).is_file() for file in named.values()) else None
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 def split_used(

@@ -26,6 +26,7 @@ from tator_ml.cli.heads import (
     silence,
 )
 from tator_ml.cli.qwen import qwen
+from tator_ml.cli.sam3 import sam3
 from tator_ml.cli.serving import Home, read_settings
 from tator_sdk.errors import TatorError
 from tator_sdk.settings import Settings
@@ -49,6 +50,7 @@ class ModelsError(TatorError):
 def register(app: typer.Typer) -> None:
     """Add the verbs."""
     models.add_typer(qwen)
+    models.add_typer(sam3)
     app.add_typer(models)
 
 
@@ -336,15 +338,11 @@ def _registry(settings: Settings) -> HeadRegistry:
     return head_registry(settings)
 
 
-def _active_in(settings: Settings) -> dict[str, set[int]]:
+def _active_in(settings: Settings) -> defaultdict[str, set[int]]:
     """Projects in which each version is active."""
     from tator_ml.learning.stores import project_choices
 
-    projects, found = project_choices(settings), defaultdict[str, set[int]](set)
-    for path in (settings.home / "projects").glob("*.json"):
-        if path.stem.isdigit() and (head := projects.get(int(path.stem)).head):
-            found[head].add(int(path.stem))
-    return found
+    return project_choices(settings).where_active()
 
 
 def _where_active(projects: set[int]) -> str:

@@ -18,6 +18,7 @@ KINDS = {
     "prelabel": "training.prelabel.job.run",
     "qwen": "training.qwen.job.run",
     "relabel": "training.relabel.run",
+    "sam3": "training.sam3.job.run",
     "tweak": "training.tweak.job.run",
     "warm": "training.warm.run",
 }

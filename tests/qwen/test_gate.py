@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from tator_sdk.geometry import Xyxy
-from training.qwen.gate import Decision, decide
+from training.gate import Decision
+from training.qwen.gate import decide
 from training.qwen.scores import Boxes, Scores, constant_answer, score, tally
 
 CAR: tuple[str, Xyxy] = ("car", (10.0, 10.0, 50.0, 50.0))

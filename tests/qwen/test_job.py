@@ -25,10 +25,10 @@ from tator_sdk.errors import TatorError
 from tator_sdk.requests import QwenTraining
 from tator_sdk.settings import Settings
 from tests.qwen.material import FAST, Watched, picture, request, settings_of, yolo
+from training.gate import Decision
 from training.job import JobCancelled
 from training.qwen import job as job_module
 from training.qwen.compare import compare
-from training.qwen.gate import Decision
 from training.qwen.job import tune
 from training.samples import NothingToLearn
 from training.source import KEPT, open_samples
@@ -84,7 +84,7 @@ def test_a_job_that_had_registered_its_run_before_it_died_does_not_do_so_twice(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(job_module, "_activate", dies)
+        patch.setattr(job_module, "activate_where_good", dies)
         with pytest.raises(KeyboardInterrupt):
             tune(wanted, settings, Watched(settings))
     (run,) = qwen_registry(settings).entries()[1:]

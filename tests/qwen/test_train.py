@@ -160,7 +160,7 @@ def test_it_stops_when_nothing_gets_better(base: Path, tmp_path: Path) -> None:
 
 def test_each_round_draws_every_picture_once_and_anew(base: Path, tmp_path: Path) -> None:
     data = samples(train=5)
-    loaded = load_to_train(QwenEntry("base", str(base)), request(), settings_of(tmp_path, base), CPU)
+    loaded = load_to_train(QwenEntry(id="base", model_id=str(base)), request(), settings_of(tmp_path, base), CPU)
     drawing = Drawing(train_module.style_of(request()))
     draws = Draws(data, drawing, loaded.encoder, 7, 20)
     rounds = [[draws.conversation(number) for number in range(begin, begin + 5)] for begin in range(0, 20, 5)]
@@ -205,7 +205,7 @@ def test_a_damaged_base_is_said(base: Path, tmp_path: Path) -> None:
 
 
 def test_an_adapter_is_not_tuned_again(base: Path, tmp_path: Path) -> None:
-    entry = QwenEntry("qwen-1-abcdef", str(base), adapter=tmp_path)
+    entry = QwenEntry(id="qwen-1-abcdef", model_id=str(base), adapter=tmp_path)
     with pytest.raises(BaseError, match="qwen-1-abcdef is an adapter"):
         load_to_train(entry, request(), settings_of(tmp_path, base), CPU)
 

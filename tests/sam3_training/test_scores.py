@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from training.sam3.scores import ap50, exchanged, tally
+from training.sam3.scores import ap50, tally
 
 BOX = (0.0, 0.0, 10.0, 10.0)
 CLASSES = ("car", "bus")
@@ -59,14 +59,3 @@ def test_nothing_answered_and_nothing_labelled() -> None:
 def test_what_pictures_add_gives_the_same_figure(seed: int) -> None:
     one = tally(*noisy(seed), CLASSES)
     assert 0.2 < one.scores.ap50 < 0.95 and ap50(one) == pytest.approx(one.scores.ap50, abs=1e-9)
-
-
-def test_exchanged_pictures_give_what_a_new_tally_gives() -> None:
-    truth, mine = noisy(1)
-    theirs = noisy(1, noise=6.0)[1]
-    swapped = np.random.default_rng(0).random(len(truth)) < 0.5
-    one, other = exchanged(tally(truth, mine, CLASSES), tally(truth, theirs, CLASSES), swapped)
-    mixed = [[theirs[row], mine[row]][not change] for row, change in enumerate(swapped)]
-    rest = [[mine[row], theirs[row]][not change] for row, change in enumerate(swapped)]
-    assert ap50(one) == pytest.approx(tally(truth, mixed, CLASSES).scores.ap50, abs=1e-9)
-    assert ap50(other) == pytest.approx(tally(truth, rest, CLASSES).scores.ap50, abs=1e-9)

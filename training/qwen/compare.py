@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Sequence
-
-import torch
 
 from tator_ml.vlm.loading import load_vlm
 from tator_ml.vlm.registry import QwenEntry
 from tator_sdk.requests import QwenTraining
 from tator_sdk.settings import Settings
+from training.gate import Decision
 from training.job import Job
 from training.qwen.base import device_of
 from training.qwen.conversations import Conversation
 from training.qwen.evaluate import Answer, boxes_of, measure
-from training.qwen.gate import Decision, decide
+from training.qwen.gate import decide
 from training.qwen.scores import Tally, constant_answer, tally
 from training.samples import Sample, Samples, readable
+from training.tuning import release_memory
 
 
 def compare(
@@ -42,13 +41,6 @@ def compare(
         [sample.size_wh for sample in fair],
     )
     return decide(mine, theirs, tally(truth, trivial, samples.classes), request.seed)
-
-
-def release_memory() -> None:
-    """Give back what models that nobody holds any more have left on the device."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def _ask(

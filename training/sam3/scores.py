@@ -118,37 +118,24 @@ def ap50(one: Tally) -> float:
     return float(np.mean([_ap50(one, column) for column in classes])) if classes else 0.0
 
 
-def exchanged(mine: Tally, theirs: Tally, swapped: NDArray[np.bool_]) -> tuple[Tally, Tally]:
-    """Both with the answers to some pictures exchanged, for a permutation test.
+def average_precision(right: NDArray[np.bool_], labelled: int) -> float:
+    """As ``COCOeval.accumulate`` has it: precision made to fall, read off at 101 recalls.
 
     Args:
-        mine: of one model.
-        theirs: of another, on the same pictures and classes.
-        swapped: (P,) pictures whose answers change sides.
+        right: (D,) whether each answer of a class is matched with an object, by falling score.
+        labelled: objects of the class, at least one.
     """
-    return _mixed(mine, theirs, ~swapped), _mixed(theirs, mine, ~swapped)
-
-
-def _mixed(one: Tally, other: Tally, own: NDArray[np.bool_]) -> Tally:
-    keep, take = own[one.picture], ~own[other.picture]
-    parts = {
-        name: np.concatenate([getattr(one, name)[keep], getattr(other, name)[take]])
-        for name in ("picture", "column", "score", "right")
-    }
-    order = np.argsort(parts["picture"], kind="stable")  # equal scores are ranked in the pictures' order
-    return Tally(one.classes, one.labelled, scores=one.scores, **{name: part[order] for name, part in parts.items()})
-
-
-def _ap50(one: Tally, column: int) -> float:
-    """As COCOeval.accumulate: precision made to fall, read off at 101 recalls."""
-    mine = one.column == column
-    order = np.argsort(-one.score[mine], kind="mergesort")
-    right = one.right[mine][order]
     hits = np.cumsum(right)
     precision = hits / np.arange(1, len(hits) + 1)
     precision = np.maximum.accumulate(precision[::-1])[::-1]
-    places = np.searchsorted(hits / one.labelled[:, column].sum(), np.linspace(0, 1, 101), side="left")
+    places = np.searchsorted(hits / labelled, np.linspace(0, 1, 101), side="left")
     return float(np.append(precision, 0.0)[np.minimum(places, len(hits))].mean())
+
+
+def _ap50(one: Tally, column: int) -> float:
+    mine = one.column == column
+    order = np.argsort(-one.score[mine], kind="mergesort")
+    return average_precision(one.right[mine][order], int(one.labelled[:, column].sum()))
 
 
 def _evaluated(labels: list[dict[str, Any]], answers: list[dict[str, Any]], pictures: int, classes: int) -> Any:
