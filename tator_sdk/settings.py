@@ -124,6 +124,27 @@ class Settings(BaseSettings):
         "auto", description="What it computes in; auto: bfloat16 on accelerators, float32 on CPUs."
     )
 
+    sam3_model_id: str = Field(
+        "facebook/sam3",
+        validation_alias=_named("sam3_model_id", "SAM3_MODEL_ID"),
+        description="SAM 3 that finds phrases and exemplars: a hub id, or a folder.",
+    )
+    sam3_processor_id: str | None = Field(
+        None,
+        validation_alias=_named("sam3_processor_id", "SAM3_PROCESSOR_ID"),
+        description="Its processor and tokenizer: a hub id, or a folder. Default: the model's own.",
+    )
+    sam3_checkpoint: str | None = Field(
+        None,
+        validation_alias=_named("sam3_checkpoint", "SAM3_CHECKPOINT_PATH"),
+        description="File (.safetensors, .pt, .pth) whose weights replace the model's own.",
+    )
+    sam3_device: str = Field(
+        "auto",
+        validation_alias=_named("sam3_device", "SAM3_DEVICE"),
+        description="Its device: cpu, cuda, cuda:1 or mps; auto for the engine's own.",
+    )
+
     warm_bytes: int = Field(512 * 2**20, ge=0, description="Memory for embeddings of warm images.")
     warm_pin_seconds: float = Field(
         120.0, ge=0, description="After a click an image stays warm this long, whatever else is made ready."

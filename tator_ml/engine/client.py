@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from tator_ml.engine.concepts import ConceptAsk, ConceptsFound
 from tator_ml.engine.masks import SegmentAsk, Segmented
 from tator_ml.engine.messages import (
     Answer,
@@ -27,6 +28,7 @@ from tator_ml.engine.messages import (
 from tator_ml.engine.wire import (
     ANSWER,
     ASK,
+    CONCEPT_ASK,
     DETECT_ASK,
     DETECTED,
     EMBED_ASK,
@@ -89,8 +91,12 @@ class Answers(Protocol):
         """Ask a vision-language model in words."""
         ...
 
+    def find_concepts(self, ask: ConceptAsk) -> ConceptsFound:
+        """Find every instance of phrases and exemplars."""
+        ...
+
     def stop_detecting(self, task: str) -> int:
-        """Take back all questions in words of a task."""
+        """Take back all questions of a task, in words and about concepts."""
         ...
 
     def encoder_version(self, name: str) -> str:
@@ -171,8 +177,21 @@ class EngineClient:
         message = {"call": "detect", "ask": DETECT_ASK.dump_python(ask, mode="json")}
         return DETECTED.validate_python(self._supplied(message, [ask.image])[0])
 
+    def find_concepts(self, ask: ConceptAsk) -> ConceptsFound:
+        """Find every instance of phrases and exemplars; where this process ends meanwhile, so does the model.
+
+        Raises:
+            Superseded: a newer question of the task is answered in this one's place.
+            Stopped: it was taken back.
+            EngineError: with a sentence.
+            ImageError: the picture cannot be decoded.
+        """
+        message = {"call": "find_concepts", "ask": CONCEPT_ASK.dump_python(ask, mode="json")}
+        about, frames = self._supplied(message, [ask.image])
+        return ConceptsFound.load(about, frames[0])
+
     def stop_detecting(self, task: str) -> int:
-        """Take back all questions in words of a task; returns how many."""
+        """Take back all questions of a task, in words and about concepts; returns how many."""
         return int(self._call({"call": "stop_detecting", "task": task})[0])
 
     def encoder_version(self, name: str) -> str:

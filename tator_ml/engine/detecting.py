@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import logging
 import math
-import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import CancelledError, Future, wait
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
 from tator_ml.engine.detections import DetectAsk, Detected, Detection
-from tator_ml.engine.lanes import About, Lane, Lanes, Ticket
+from tator_ml.engine.lanes import Lanes
 from tator_ml.engine.memory import Ladder
-from tator_ml.engine.messages import EngineError, Stopped, Superseded
+from tator_ml.engine.messages import EngineError
+from tator_ml.engine.questions import Question, Questions
 from tator_ml.engine.supply import Supply
 from tator_ml.engine.vlms import Vlms
 from tator_ml.vlm.parsing import Parsed, parse
@@ -24,14 +22,11 @@ from tator_sdk.settings import Settings
 
 if TYPE_CHECKING:
     from tator_ml.engine.warm import Pixels
-    from tator_ml.vlm.model import Generated, Question, Vlm
+    from tator_ml.vlm.model import Generated, Vlm
+    from tator_ml.vlm.model import Question as VlmQuestion
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 0.25
-"""How often it is looked whether somebody still waits."""
-GRACE_SECONDS = 5.0
-"""Beyond its limit, for the token or layer that was begun before."""
 SHRINK = 2
 """What the sides of a picture are divided by where memory is short."""
 LEAST_SIDE = 1.0
@@ -40,25 +35,18 @@ SMALLER = "ask a smaller model in words"
 TOO_SLOW = "The model did not write a word in time; ask again, or take a smaller model or a faster device."
 
 
-@dataclass(eq=False)
-class _Asked:
-    """A question that is waiting or being answered."""
-
-    task: str
-    stop: threading.Event = field(default_factory=threading.Event)
-    superseded: bool = False
-    ticket: Ticket | None = None
-
-
 class Detector:
     """Asks vision-language models; any thread may."""
 
-    def __init__(self, settings: Settings, lanes: Lanes, supply: Supply, vlms: Vlms, ladder: Ladder) -> None:
+    def __init__(
+        self, settings: Settings, lanes: Lanes, questions: Questions, supply: Supply, vlms: Vlms, ladder: Ladder
+    ) -> None:
         """Prepare.
 
         Args:
-            settings: limits of time and length.
+            settings: limits of length.
             lanes: to the device.
+            questions: those that are open.
             supply: has the pictures.
             vlms: the models.
             ladder: for want of memory.
@@ -68,8 +56,7 @@ class Detector:
         self._supply = supply
         self._vlms = vlms
         self._ladder = ladder
-        self._lock = threading.Lock()
-        self._asked: set[_Asked] = set()
+        self._questions = questions
 
     def detect(self, ask: DetectAsk, abandoned: Callable[[], bool] = lambda: False) -> Detected:
         """Ask; picture and words are made ready, and the answer is read, on the caller's thread.
@@ -85,76 +72,29 @@ class Detector:
             EngineError: there was no answer in time.
             TatorError: the model cannot be loaded, or does not take such a picture.
         """
-        begun = time.monotonic()
-        limit = self._settings.answer_timeout_seconds if ask.lane == "click" else math.inf
-        until = begun + min(ask.seconds if ask.seconds is not None else math.inf, limit)
-        asked = _Asked(ask.task if ask.lane == "click" else "")
-        about = About(task=asked.task, prompt_ids=frozenset({asked.task} - {""}))
-        asked.ticket = self._lanes.enter(Lane.WORDS if ask.lane == "click" else Lane.BATCH, about)
-        self._enter(asked)
         name = ask.model or self._settings.qwen_model_name
-        try:
+        with self._questions.open(ask) as asked:
             picture = self._supply.pixels(ask.image)
-            with self._vlms.using(name, until, partial(self._ladder.run, "", advice=SMALLER)) as vlm:
+            with self._vlms.using(name, asked.until, partial(self._ladder.run, "", advice=SMALLER)) as vlm:
                 question = vlm.prepare(picture, ask.system, ask.user)
-                work = partial(self._generated, name, vlm, picture, question, ask, asked, until)
-                self._lanes.ready(asked.ticket, work)
-                generated = self._waited(asked.ticket.future, asked, until, abandoned)
-                return _read(ask, vlm, generated, (picture.shape[1], picture.shape[0]), time.monotonic() - begun)
-        finally:
-            asked.stop.set()
-            self._lanes.leave(asked.ticket)
-            with self._lock:
-                self._asked.discard(asked)
-
-    def stop(self, task: str) -> int:
-        """Take back all questions of a task, waiting or being answered; returns how many."""
-        with self._lock:
-            found = [one for one in self._asked if task and one.task == task]
-        for one in found:
-            one.stop.set()
-        return len(found)
-
-    def _enter(self, asked: _Asked) -> None:
-        """Take one's place among the questions; an older one of the task that is being answered ends."""
-        with self._lock:
-            older = [one for one in self._asked if asked.task and one.task == asked.task]
-            self._asked.add(asked)
-        for one in older:
-            one.superseded = True
-            one.stop.set()
-
-    def _waited(
-        self, future: Future[Generated], asked: _Asked, until: float, abandoned: Callable[[], bool]
-    ) -> Generated:
-        while not future.done() and not asked.stop.is_set():
-            if abandoned():
-                asked.stop.set()
-            if time.monotonic() > until + (GRACE_SECONDS if future.running() else 0):
-                raise EngineError(TOO_SLOW)
-            wait([future], LOOK_SECONDS)
-        if asked.superseded:
-            raise Superseded("A newer question on this task is answered in this one's place.")
-        if asked.stop.is_set():
-            raise Stopped("The question was taken back.")
-        try:
-            return future.result()
-        except CancelledError:
-            raise EngineError("Tator's engine is stopping; try again in a moment.") from None
+                self._lanes.ready(asked.ticket, partial(self._generated, name, vlm, picture, question, ask, asked))
+                generated: Generated = self._questions.answer(asked, abandoned, TOO_SLOW)
+                size_wh = (picture.shape[1], picture.shape[0])
+                return _read(ask, vlm, generated, size_wh, time.monotonic() - asked.begun)
 
     def _generated(
-        self, name: str, vlm: Vlm, picture: Pixels, question: Question, ask: DetectAsk, asked: _Asked, until: float
+        self, name: str, vlm: Vlm, picture: Pixels, question: VlmQuestion, ask: DetectAsk, asked: Question
     ) -> Generated:
         """On the device's thread."""
 
-        def answer(question: Question) -> Generated:
+        def answer(question: VlmQuestion) -> Generated:
             with self._vlms.writing(name) as progress:
                 return vlm.answer(
                     question,
                     ask.max_new_tokens or self._settings.qwen_max_new_tokens,
                     partial(self._lanes.pause, words=True),
                     asked.stop.is_set,
-                    None if until == math.inf else max(until - time.monotonic(), 0.0),
+                    None if asked.until == math.inf else max(asked.until - time.monotonic(), 0.0),
                     progress,
                 )
 

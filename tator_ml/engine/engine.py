@@ -13,12 +13,14 @@ from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 
-from tator_ml.engine import encoders, segmenters
+from tator_ml.engine import encoders
 from tator_ml.engine.answering import answered
 from tator_ml.engine.batch_segment import BatchSegmenter, SegmentAsk, Segmented
 from tator_ml.engine.classify import Classifier
+from tator_ml.engine.concepts import ConceptAsk, ConceptsFound
 from tator_ml.engine.detecting import Detector
 from tator_ml.engine.embedding import Stepper, cut_crops
+from tator_ml.engine.finding import Finder
 from tator_ml.engine.lanes import About, Lane, Lanes
 from tator_ml.engine.memory import Frugal, Ladder, device_bytes, give_back, process_bytes
 from tator_ml.engine.messages import (
@@ -34,7 +36,9 @@ from tator_ml.engine.messages import (
     Status,
 )
 from tator_ml.engine.models import ClassModels, Segmenters
+from tator_ml.engine.named import all_segmenters
 from tator_ml.engine.preload import Preloader
+from tator_ml.engine.questions import Questions
 from tator_ml.engine.refine import Guard
 from tator_ml.engine.segmenters.base import Segmenter
 from tator_ml.engine.store import EmbeddingStore
@@ -74,7 +78,9 @@ class Engine:
         """
         self._settings = settings
         self._images = images
-        self._segmenters = segmenter if isinstance(segmenter, Segmenters) else _only(segmenter, settings, device)
+        self._segmenters = (
+            segmenter if isinstance(segmenter, Segmenters) else all_segmenters(settings, device, segmenter)
+        )
         self._classifier = classifier
         self._guard = Guard.of(settings)
         self._device = device
@@ -93,7 +99,9 @@ class Engine:
         self._batches = BatchSegmenter(self._lanes, self._supply, self._lease)
         self._ladder = Ladder(self._relief)
         self._vlms = vlms or registered_vlms(settings, device)
-        self._detector = Detector(settings, self._lanes, self._supply, self._vlms, self._ladder)
+        self._questions = Questions(self._lanes, settings.answer_timeout_seconds)
+        self._detector = Detector(settings, self._lanes, self._questions, self._supply, self._vlms, self._ladder)
+        self._finder = Finder(self._lanes, self._questions, self._supply, self._segmenter)
         self._preloader = Preloader(self._lanes, self._segmenter, self._supply)
         self._came_from: Counter[str] = Counter()
         self._last_click: float | None = None
@@ -251,9 +259,17 @@ class Engine:
         with self._lease.held() if ask.lane == "click" else nullcontext():
             return self._detector.detect(ask, abandoned)
 
+    def find_concepts(self, ask: ConceptAsk, abandoned: Callable[[], bool] = lambda: False) -> ConceptsFound:
+        """Find every instance of phrases and exemplars; see :meth:`Finder.find`, which has the errors."""
+        if ask.lane == "batch":
+            return self._finder.find(ask, abandoned)
+        self._supply.warm.pin([ask.image], self._settings.warm_pin_seconds)
+        with self._lease.held():
+            return self._finder.find(ask, abandoned)
+
     def stop_detecting(self, task: str) -> int:
-        """Take back all questions in words of a task; returns how many."""
-        return self._detector.stop(task)
+        """Take back all questions of a task, in words and about concepts; returns how many."""
+        return self._questions.stop(task)
 
     def encoder_version(self, name: str) -> str:
         """Version of the encoder of a name, which is loaded if need be."""
@@ -374,15 +390,6 @@ class Engine:
         while not self._closed.wait(min(patience / 2, 30.0)):
             if self._release(patience) + self._vlms.release(patience):
                 give_back()
-
-
-def _only(segmenter: Segmenter, settings: Settings, device: str) -> Segmenters:
-    """A segmenter that was made elsewhere as the engine's own, and the published ones beside it."""
-    return Segmenters(
-        settings.segmenter,
-        lambda name: segmenters.load(name, None, settings.weights_dir, device, settings.offline),
-        segmenter,
-    )
 
 
 def _head_version(classifier: Classifier | None) -> str:

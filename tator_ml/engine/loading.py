@@ -7,13 +7,12 @@ from pathlib import Path
 
 import torch
 
-from tator_ml.engine import encoders, segmenters
+from tator_ml.engine import encoders
 from tator_ml.engine.classify import HeadClassifier
 from tator_ml.engine.engine import Engine
 from tator_ml.engine.head import Head
-from tator_ml.engine.models import ClassModels, Segmenters
-from tator_ml.engine.segmenters.base import Segmenter
-from tator_ml.engine.segmenters.half import HalfPrecision
+from tator_ml.engine.models import ClassModels
+from tator_ml.engine.named import all_segmenters
 from tator_ml.images.store import ImageStore
 from tator_sdk.settings import Settings
 
@@ -30,19 +29,6 @@ def choose_device(wanted: str) -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def load_segmenter(settings: Settings, name: str, device: str) -> Segmenter:
-    """Load a segmenter; the checkpoint of the settings belongs to the one that they name.
-
-    Raises:
-        TatorError: weights are missing or do not fit; the message says where to put which file.
-    """
-    checkpoint = settings.segmenter_checkpoint if name == settings.segmenter else None
-    segmenter = segmenters.load(name, checkpoint, settings.weights_dir, device, settings.offline)
-    if settings.precision == "float32":
-        return segmenter
-    return HalfPrecision(segmenter, settings.precision, device)
-
-
 def load_engine(settings: Settings) -> Engine:
     """Load what the settings name.
 
@@ -52,11 +38,7 @@ def load_engine(settings: Settings) -> Engine:
     if settings.torch_threads:
         torch.set_num_threads(settings.torch_threads)
     device = choose_device(settings.device)
-    loaded = Segmenters(
-        settings.segmenter,
-        lambda name: load_segmenter(settings, name, device),
-        load_on_cpu=None if device == "cpu" else lambda name: load_segmenter(settings, name, "cpu"),
-    )
+    loaded = all_segmenters(settings, device)
     loaded.get()
     models = ClassModels(lambda name: encoders.load(name, device))
     encoder = models.encoder(settings.encoder)

@@ -6,8 +6,8 @@ import ctypes
 import gc
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol, TypeVar
 
 import numpy as np
 import psutil
@@ -15,8 +15,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tator_ml.engine.concepts import Concept
 from tator_ml.engine.messages import OutOfMemory
-from tator_ml.engine.segmenters.base import Decoded, Embedding, Prompts, Segmenter
+from tator_ml.engine.segmenters.base import (
+    Candidates,
+    ConceptFinder,
+    Decoded,
+    Embedding,
+    FindsConcepts,
+    Prompts,
+    Segmenter,
+)
 from tator_sdk.errors import TatorError
 
 log = logging.getLogger(__name__)
@@ -180,10 +189,80 @@ class Frugal:
             *self._instead(lambda segmenter: segmenter.full_size(embedding, low_res.cpu())),
         )
 
+    def concepts(self) -> FrugalFinder | None:
+        """See :class:`FindsConcepts`."""
+        finder = _finder(self._segmenter)
+        return None if finder is None else FrugalFinder(self.name, finder, self._ladder, self._instead)
+
     def _instead(self, way: Callable[[Segmenter], T]) -> list[tuple[str, Callable[[], T]]]:
         """The last way, where there is one: a copy of the model on the CPU does it."""
         on_cpu = self._on_cpu
         return [] if on_cpu is None else [("on the CPU", lambda: way(on_cpu()))]
+
+
+class FrugalFinder:
+    """A :class:`ConceptFinder` that answers where memory is short: concept by concept, at last on the CPU.
+
+    Attributes:
+        together: see :class:`ConceptFinder`.
+    """
+
+    def __init__(self, name: str, finder: ConceptFinder, ladder: Ladder, instead: _Instead) -> None:
+        """Wrap a finder.
+
+        Args:
+            name: of the segmenter, as in the settings.
+            finder: on the device.
+            ladder: counts the steps.
+            instead: makes the way of its segmenter's copy on the CPU, where there is one.
+        """
+        self.together = finder.together
+        self._name = name
+        self._finder = finder
+        self._ladder = ladder
+        self._instead = instead
+
+    def look(self, embedding: Embedding, masks: bool) -> Embedding:
+        """See :class:`ConceptFinder`."""
+        return self._ladder.run(
+            self._name,
+            lambda: self._finder.look(embedding, masks),
+            *self._instead(lambda segmenter: _sure(segmenter).look(embedding, masks)),
+        )
+
+    def find(self, seen: Embedding, concepts: Sequence[Concept], masks: bool) -> list[Candidates]:
+        """See :class:`ConceptFinder`."""
+
+        def one_by_one(finder: ConceptFinder) -> list[Candidates]:
+            return [finder.find(seen, [concept], masks)[0] for concept in concepts]
+
+        smaller = [("concepts one by one", lambda: one_by_one(self._finder))] if len(concepts) > 1 else []
+        return self._ladder.run(
+            self._name,
+            lambda: self._finder.find(seen, concepts, masks),
+            *smaller,
+            *self._instead(lambda segmenter: one_by_one(_sure(segmenter))),
+        )
+
+    def full_size(self, masks: Tensor, size_wh: tuple[int, int]) -> Tensor:
+        """See :class:`ConceptFinder`."""
+        return self._finder.full_size(masks, size_wh)
+
+
+class _Instead(Protocol):
+    def __call__(self, way: Callable[[Segmenter], T]) -> list[tuple[str, Callable[[], T]]]: ...
+
+
+def _finder(segmenter: Segmenter) -> ConceptFinder | None:
+    return segmenter.concepts() if isinstance(segmenter, FindsConcepts) else None
+
+
+def _sure(segmenter: Segmenter) -> ConceptFinder:
+    """Of a copy of a segmenter that has one."""
+    finder = _finder(segmenter)
+    if finder is None:
+        raise TypeError(f"{segmenter.version} lost its concepts")
+    return finder
 
 
 def _parts(prompts: Prompts, size: int) -> Iterator[Prompts]:

@@ -14,6 +14,7 @@ from tator_ml.engine.messages import EngineError, Status
 from tator_ml.engine.wire import (
     ANSWER,
     ASK,
+    CONCEPT_ASK,
     DETECT_ASK,
     DETECTED,
     EMBED_ASK,
@@ -127,8 +128,13 @@ class EngineServer:
             return about
         if call == "detect":
             # nothing comes before the reply: what can be read meanwhile is that the other end has gone
-            found = engine.detect(DETECT_ASK.validate_python(message["ask"]), abandoned=connection.poll)
-            return DETECTED.dump_python(found, mode="json")
+            detected = engine.detect(DETECT_ASK.validate_python(message["ask"]), abandoned=connection.poll)
+            return DETECTED.dump_python(detected, mode="json")
+        if call == "find_concepts":
+            found = engine.find_concepts(CONCEPT_ASK.validate_python(message["ask"]), abandoned=connection.poll)
+            about, bits = found.dump()
+            answered.append(bits)
+            return about
         if call == "stop_detecting":
             return engine.stop_detecting(str(message["task"]))
         raise EngineError(f"The engine knows no call {call!r}; web and engine are of different versions.")

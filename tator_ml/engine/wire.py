@@ -18,6 +18,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from tator_ml.engine.concepts import ConceptAsk
 from tator_ml.engine.head import HeadError
 from tator_ml.engine.masks import SegmentAsk
 from tator_ml.engine.messages import (
@@ -48,6 +49,7 @@ EMBED_ASK = TypeAdapter(EmbedAsk)
 SEGMENT_ASK = TypeAdapter(SegmentAsk)
 DETECT_ASK = TypeAdapter(DetectAsk)
 DETECTED = TypeAdapter(Detected)
+CONCEPT_ASK = TypeAdapter(ConceptAsk)
 
 ERRORS: dict[str, type[Exception]] = {
     "unknown_image": UnknownImage,

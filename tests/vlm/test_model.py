@@ -16,8 +16,9 @@ from peft import LoraConfig, get_peft_model
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from tator_ml.hub_folder import weights_digest
 from tator_ml.vlm.coordinates import UnknownFamily
-from tator_ml.vlm.loading import load_vlm, weights_digest
+from tator_ml.vlm.loading import load_vlm
 from tator_ml.vlm.model import Vlm, VlmError, bound, capped, layers
 from tator_sdk.errors import TatorError
 from tator_sdk.settings import Settings
@@ -186,8 +187,8 @@ def test_the_version_follows_the_weights(folder: Path, tmp_path: Path, monkeypat
     file = copy / "model.safetensors"
     data = file.read_bytes()
     for whole in (2**26, 2**10):  # read whole, then in samples
-        monkeypatch.setattr("tator_ml.vlm.loading._WHOLE_BYTES", whole)
-        monkeypatch.setattr("tator_ml.vlm.loading._SAMPLE_BYTES", 2**8)
+        monkeypatch.setattr("tator_ml.hub_folder._WHOLE_BYTES", whole)
+        monkeypatch.setattr("tator_ml.hub_folder._SAMPLE_BYTES", 2**8)
         assert weights_digest(copy) == weights_digest(folder)
         for place in (100, -3):
             changed = bytearray(data)

@@ -21,7 +21,8 @@ class Published:
 
     Attributes:
         adapter: module of this package whose ``load(path, device, name)`` makes it.
-        weights: ``hub/repository:file``, or the name of a file in ``tator_ml/weights``.
+        weights: ``hub/repository:file``, or the name of a file in ``tator_ml/weights``; or ``hub/repository`` where
+            a whole folder is needed.
     """
 
     adapter: str
@@ -37,6 +38,7 @@ SEGMENTERS = {
     "sam2-small": Published("sam2", "facebook/sam2.1-hiera-small:sam2.1_hiera_small.pt"),
     "sam2-base_plus": Published("sam2", "facebook/sam2.1-hiera-base-plus:sam2.1_hiera_base_plus.pt"),
     "sam2-large": Published("sam2", "facebook/sam2.1-hiera-large:sam2.1_hiera_large.pt"),
+    "sam3": Published("sam3", "facebook/sam3"),
     "mobile_sam": Published("mobile_sam", "dhkim2810/MobileSAM:mobile_sam.pt"),
 }
 
@@ -61,7 +63,8 @@ def load(name: str, checkpoint: str | None, models_dir: Path, device: Device | s
 
     Args:
         name: one of ``SEGMENTERS``.
-        checkpoint: a path, ``hub/repository:file``, or None for the published weights.
+        checkpoint: a path, ``hub/repository:file``, or None for the published weights. Of ``sam3``: a folder, or
+            ``hub/repository``.
         models_dir: where weights are looked for, and downloaded to.
         device: where the model is to live, e.g. ``cuda:0``.
         offline: never try the hub.

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from tator_ml.engine.concepts import Concept
+
 
 @dataclass(frozen=True)
 class Embedding:
@@ -67,6 +69,52 @@ class Decoded:
 
     low_res: Tensor = field(repr=False)
     iou: Tensor
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """All Q candidates for one concept, whatever their scores.
+
+    Attributes:
+        scores: (Q,) float32, 0..1.
+        xyxy: (Q, 4) float32 pixels of the picture, perhaps beyond its edges.
+        masks: (Q, h, w) float32 probabilities in the decoder's resolution; None where none were asked for.
+    """
+
+    scores: Tensor
+    xyxy: Tensor
+    masks: Tensor | None = field(repr=False)
+
+
+class ConceptFinder(Protocol):
+    """Finds every instance of phrases and exemplars in embeddings of a segmenter.
+
+    Attributes:
+        together: how many concepts its device computes well at once, in a fraction of a second.
+    """
+
+    together: int
+
+    def look(self, embedding: Embedding, masks: bool) -> Embedding:
+        """What all concepts of a question share, made once for them; less where no masks are wanted."""
+        ...
+
+    def find(self, seen: Embedding, concepts: Sequence[Concept], masks: bool) -> list[Candidates]:
+        """Concepts with a phrase, an exemplar or both → candidates for each, in their order."""
+        ...
+
+    def full_size(self, masks: Tensor, size_wh: tuple[int, int]) -> Tensor:
+        """Probabilities (K, h, w) → (K, H, W) in the picture's resolution; from 0.5 a pixel belongs to the mask."""
+        ...
+
+
+@runtime_checkable
+class FindsConcepts(Protocol):
+    """A segmenter whose embeddings serve for concepts too."""
+
+    def concepts(self) -> ConceptFinder | None:
+        """What finds them; None where this one does not."""
+        ...
 
 
 @runtime_checkable

@@ -10,7 +10,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tator_ml.engine.segmenters.base import Decoded, Embedding, Pausable, Prompts, Segmenter
+from tator_ml.engine.segmenters.base import (
+    ConceptFinder,
+    Decoded,
+    Embedding,
+    FindsConcepts,
+    Pausable,
+    Prompts,
+    Segmenter,
+)
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -38,6 +46,10 @@ class HalfPrecision:
     def parts(self) -> Sequence[nn.Module]:
         """See :class:`Pausable`."""
         return self._segmenter.parts() if isinstance(self._segmenter, Pausable) else ()
+
+    def concepts(self) -> ConceptFinder | None:
+        """See :class:`FindsConcepts`; it decides too, so it stays in single precision."""
+        return self._segmenter.concepts() if isinstance(self._segmenter, FindsConcepts) else None
 
     def encode(self, image: NDArray[np.uint8]) -> Embedding:
         """See :class:`Segmenter`; the tensors are float32 again, as the decoder takes them."""

@@ -13,10 +13,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tator_ml.engine.segmenters import published
+from tator_ml.hub_folder import Shelf
 from tator_sdk.errors import TatorError
 
 # Every part begins with a letter or digit, so that no part can be "..".
 _HUB_FILE = re.compile(r"(\w[\w.-]*/\w[\w.-]*):(\w[\w.-]*(?:/\w[\w.-]*)*)")
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 _KEYS_NAMED = 3
 
 
@@ -32,7 +34,8 @@ def resolve(name: str, checkpoint: str | None, models_dir: Path, offline: bool) 
     """Find a segmenter's weights, downloading them where that is needed and allowed.
 
     Args:
-        name: of the segmenter, as in ``segmenters.SEGMENTERS``.
+        name: of the segmenter, as in ``segmenters.SEGMENTERS``. One whose published weights are a whole repository
+            is a folder, see :class:`Shelf`.
         checkpoint: a path; or ``hub/repository:file``, kept in ``models_dir/hub/repository``; or
             None for the published weights, kept in ``models_dir`` under their published name.
         models_dir: folder of downloaded weights; a file put there by hand serves as well.
@@ -42,7 +45,10 @@ def resolve(name: str, checkpoint: str | None, models_dir: Path, offline: bool) 
         WeightsMissing: with the file's name and folder.
         UnknownSegmenter: see :func:`segmenters.published`.
     """
-    source = published(name).weights if checkpoint is None else checkpoint
+    own = published(name).weights
+    source = own if checkpoint is None else checkpoint
+    if _REPOSITORY.fullmatch(own):
+        return Shelf(models_dir, offline, "another checkpoint", WeightsMissing).find(source)
     hub_file = _HUB_FILE.fullmatch(source)
     if hub_file is None:
         return _shipped(source) if checkpoint is None else _given(Path(source).expanduser())

@@ -1,0 +1,1 @@
+"""SAM 3: finding, loading and keeping its models."""
