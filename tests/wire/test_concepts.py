@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -54,7 +55,9 @@ class Sam3:
 @pytest.fixture
 def sam3(running: Running, monkeypatch: pytest.MonkeyPatch) -> Sam3:
     made = Sam3()
-    monkeypatch.setattr(running.engine, "find_concepts", made.find_concepts, raising=False)
+    answer = running.engine.answer
+    monkeypatch.setattr(running.engine, "find_concepts", made.find_concepts)
+    monkeypatch.setattr(running.engine, "answer", lambda ask: answer(replace(ask, segmenter=None)))
     running.services.projects.choose(PROJECT, assists=("refine",))
     return made
 
