@@ -29,10 +29,10 @@ from tator_sdk.settings import Settings
 from training.qwen import evaluate
 from training.qwen.base import Loaded, device_of, load
 from training.qwen.compare import compare
-from training.qwen.samples import Sample, Samples
 from training.qwen.scores import Scores, score
 from training.qwen.tiny import Family, Shape, save_tiny
 from training.qwen.train import Tuned, train
+from training.samples import Sample, Samples
 
 HOME = Path(".tator") / "benchmark-qwen"
 FAMILY: Family = "qwen3_vl"

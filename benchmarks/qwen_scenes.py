@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from tator_sdk.geometry import Xyxy
-from training.qwen.samples import Labelled, Sample
+from training.samples import Labelled, Sample
 
 Kind = Literal["filled", "outlined"]
 CLASSES = ("circle", "square", "triangle", "cross")

@@ -51,6 +51,12 @@ class Sam3Training(JobRequest):
         le=20,
         description="Phrases of absent classes that are asked of a picture, for each of a present one.",
     )
+    most_questions: int = Field(
+        16, ge=1, le=200, description="Most phrases that are asked of a picture at once; those of present classes first."
+    )
+    exemplars: float = Field(
+        0.0, ge=0, le=1, description="Share of the questions that show some of the objects instead of naming a phrase."
+    )
     masks: Literal["auto", "never", "always"] = Field(
         "auto", description="Learn masks too; auto: where the data set's shapes are outlines (type seg)."
     )
@@ -95,6 +101,11 @@ class Sam3Training(JobRequest):
     presence_weight: float = Field(20.0, ge=0, description="… of whether the phrase is on the picture at all.")
     mask_weight: float = Field(200.0, ge=0, description="… of the focal loss of masks.")
     dice_weight: float = Field(10.0, ge=0, description="… of their Dice loss.")
+    many_weight: float = Field(
+        2.0,
+        ge=0,
+        description="… of a second set of queries, of which several may find one object; they go when it is done. 0: none.",
+    )
     match_class: float = Field(2.0, ge=0, description="Weight of the score when predictions are matched with objects.")
     match_box: float = Field(5.0, ge=0, description="… of the L1 distance.")
     match_giou: float = Field(2.0, ge=0, description="… of the generalised IoU.")

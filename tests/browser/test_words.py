@@ -23,7 +23,7 @@ from tator_sdk.studio import open_studio
 from tests.studio.test_words import add_model
 from tests.taught_qwen import STYLE, teach
 from training.qwen.conversations import Conversation
-from training.qwen.samples import Labelled, Sample
+from training.samples import Labelled, Sample
 
 from .editor import Editor, corners
 from .test_accepting import new_task

@@ -14,7 +14,7 @@ from tator_sdk.geometry import Xyxy
 from tator_sdk.requests import QwenTraining
 from tator_sdk.settings import Settings
 from training.job import JobCancelled, LocalJob
-from training.qwen.samples import Labelled, Sample, Samples, labelled
+from training.samples import Labelled, Sample, Samples, labelled
 
 CLASSES = ("car", "bus")
 COLOURS = {"car": (220, 30, 30), "bus": (30, 30, 220)}

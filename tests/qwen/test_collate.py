@@ -17,8 +17,8 @@ from tator_ml.vlm.prompts import PromptStyle
 from tests.qwen.material import CLASSES, sample
 from training.qwen.collate import IGNORED, Encoder, Tensors, collate
 from training.qwen.conversations import Conversation, fixed
-from training.qwen.samples import Labelled
 from training.qwen.tiny import FAMILIES
+from training.samples import Labelled
 
 SIZES = [(84, 84), (333, 100), (97, 501), (1999, 61), (61, 1300), (640, 427), (2400, 1600), (30, 30)]
 """Odd ones, far too large ones, and aspects of more than thirty."""

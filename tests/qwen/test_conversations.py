@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tator_ml.vlm.prompts import PromptStyle
 from tests.qwen.material import sample, thing
 from training.qwen.conversations import Drawing, balanced, draw, fixed, in_order, with_noise
-from training.qwen.samples import NothingToLearn, split
+from training.samples import NothingToLearn, split
 
 FOUR = ("car", "bus", "tram", "bike")
 SAMPLE = sample("a", [("car", (1.0, 40.0, 20.0, 60.0)), ("bus", (30.0, 5.0, 50.0, 20.0))])

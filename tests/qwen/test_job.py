@@ -28,10 +28,10 @@ from tests.qwen.material import FAST, Watched, picture, request, settings_of, yo
 from training.job import JobCancelled
 from training.qwen import job as job_module
 from training.qwen.compare import compare
-from training.qwen.dataset import KEPT, open_samples
 from training.qwen.gate import Decision
 from training.qwen.job import tune
-from training.qwen.samples import NothingToLearn
+from training.samples import NothingToLearn
+from training.source import KEPT, open_samples
 
 PROJECT = 7
 CONFIG = (
@@ -158,7 +158,7 @@ def test_a_model_that_cannot_be_compared_with_costs_no_training(
 def test_a_picture_that_no_processor_takes_is_left_out(settings: Settings, tmp_path: Path) -> None:
     folder = yolo(tmp_path / "set")
     cv2.imwrite(str(folder / "images" / "0.png"), np.zeros((2, 500, 3), np.uint8))
-    with open_samples(of_files(folder), settings, Watched(settings)) as found:
+    with open_samples(of_files(folder), settings, Watched(settings), most_aspect=199) as found:
         assert len(found.train) + len(found.held_out) == 9 and any("too narrow" in note for note in found.notes)
 
 
@@ -220,7 +220,7 @@ def studio(monkeypatch: pytest.MonkeyPatch, tasks: list[Any]) -> None:
     client = SimpleNamespace(
         projects=SimpleNamespace(get=lambda number: about), tasks=SimpleNamespace(list=lambda **_: list(tasks))
     )
-    monkeypatch.setattr("training.qwen.dataset.open_studio", lambda settings: client)
+    monkeypatch.setattr("training.source.open_studio", lambda settings: client)
 
 
 def test_a_project_gives_the_newest_annotations_and_empty_pictures_too(

@@ -26,9 +26,9 @@ from training.qwen import train as train_module
 from training.qwen.base import BaseError, Loaded, load_to_train
 from training.qwen.conversations import Drawing
 from training.qwen.draws import Draws, Plan
-from training.qwen.samples import NothingToLearn, Samples
 from training.qwen.tiny import FAMILIES
 from training.qwen.train import COMPLETE, Tuned, checkpoints_in, newest_checkpoint, train
+from training.samples import NothingToLearn, Samples
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")

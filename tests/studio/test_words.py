@@ -34,8 +34,8 @@ from training.cli import prelabel as prelabel_cli
 from training.journal import lines_of
 from training.prelabel.look import FOUND_FILE
 from training.qwen.conversations import Conversation
-from training.qwen.samples import Labelled, Sample
 from training.qwen.tiny import FAMILIES
+from training.samples import Labelled, Sample
 from training.starter.names import DISPLAY_NAMES, display_name
 from training.starter.prompts import center_point
 from training.starter.scenes import SceneSettings, draw_scene

@@ -26,7 +26,7 @@ from training.cli.train import TrainError
 from training.cli.working import INTERRUPTED, Detach, DryRun, Here, Verbose, foreground, worker_answers
 
 if TYPE_CHECKING:
-    from training.qwen.samples import Samples
+    from training.samples import Samples
 
 ALSO = {"project": ["-p"], "device": ["device-override"], "base": ["model-id"]}
 SECTIONS = {
@@ -138,11 +138,12 @@ def _in_this_process(request: QwenTraining, settings: Settings, console: Console
 
 
 def _preview(request: QwenTraining, settings: Settings, console: Console) -> None:
-    from training.qwen.dataset import open_samples
+    from training.qwen.base import MOST_ASPECT
+    from training.source import open_samples
 
     with (
         foreground(settings, console, False, "qwen-preview", "Stopped.") as job,
-        open_samples(request, settings, job, keep=False) as samples,
+        open_samples(request, settings, job, keep=False, most_aspect=MOST_ASPECT) as samples,
     ):
         counted = count(samples)
     table = Table("class", "objects", "held out", box=None, pad_edge=False)

@@ -23,6 +23,8 @@ from tator_sdk.requests import QwenTraining
 from tator_sdk.settings import Settings
 from training.qwen.collate import Encoder
 
+MOST_ASPECT = 199
+"""Of a picture's sides; the processors of the family refuse 200."""
 LARGE = 100_000_000
 """Weights from which gradient checkpointing pays."""
 

@@ -16,8 +16,8 @@ from training.qwen.base import device_of
 from training.qwen.conversations import Conversation
 from training.qwen.evaluate import Answer, boxes_of, measure
 from training.qwen.gate import Decision, decide
-from training.qwen.samples import Sample, Samples, readable
 from training.qwen.scores import Tally, constant_answer, tally
+from training.samples import Sample, Samples, readable
 
 
 def compare(

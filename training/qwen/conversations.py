@@ -9,7 +9,7 @@ import numpy as np
 
 from tator_ml.vlm.parsing import Output
 from tator_ml.vlm.prompts import Composed, PromptStyle, compose
-from training.qwen.samples import Labelled, Sample
+from training.samples import Labelled, Sample
 
 
 @dataclass(frozen=True)

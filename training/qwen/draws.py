@@ -13,7 +13,7 @@ from tator_sdk.images import ImageError
 from tator_sdk.requests import QwenTraining
 from training.qwen.collate import Encoder, Tensors
 from training.qwen.conversations import Conversation, Drawing, draw
-from training.qwen.samples import NothingToLearn, Samples
+from training.samples import NothingToLearn, Samples
 
 
 @dataclass(frozen=True)

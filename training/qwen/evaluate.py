@@ -15,8 +15,8 @@ from tator_ml.vlm.prompts import PromptStyle
 from tator_sdk.geometry import Xyxy, area_xyxy, clip_xyxy
 from training.qwen.collate import IGNORED, Encoder, collate
 from training.qwen.conversations import Conversation, fixed
-from training.qwen.samples import Sample
 from training.qwen.scores import Boxes, Tally, tally
+from training.samples import Sample
 
 Step = Callable[[int, int], None]
 """Takes pictures done, and of how many."""

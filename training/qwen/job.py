@@ -20,11 +20,12 @@ from tator_sdk.errors import TatorError
 from tator_sdk.requests import QwenTraining
 from tator_sdk.settings import Settings
 from training.job import Job, run_job
+from training.qwen.base import MOST_ASPECT
 from training.qwen.compare import compare, release_memory
-from training.qwen.dataset import open_samples
 from training.qwen.gate import Decision
-from training.qwen.samples import Samples
 from training.qwen.train import Tuned, checkpoints_in, train
+from training.samples import Samples
+from training.source import open_samples
 
 
 def run(job_id: str, request: dict[str, Any]) -> dict[str, Any]:
@@ -67,7 +68,7 @@ def tune(request: QwenTraining, settings: Settings, job: Job) -> dict[str, Any]:
 
 
 def _tuned(request: QwenTraining, settings: Settings, registry: QwenRegistry, job: Job, begun: float) -> QwenEntry:
-    with open_samples(request, settings, job) as samples:
+    with open_samples(request, settings, job, most_aspect=MOST_ASPECT) as samples:
         tuned = train(request, samples, settings, job)
         release_memory()  # for the comparison
         about = metadata_of(request, tuned, samples)

@@ -28,8 +28,8 @@ from training.qwen.collate import collate
 from training.qwen.conversations import Drawing, fixed
 from training.qwen.draws import Draws, Plan
 from training.qwen.evaluate import answers, mean_loss, measure
-from training.qwen.samples import NothingToLearn, Sample, Samples, readable
 from training.qwen.scores import score
+from training.samples import NothingToLearn, Sample, Samples, readable
 
 COMPLETE = "complete"
 """Marks a checkpoint that was written to its end."""

@@ -1,8 +1,8 @@
-"""What a Qwen learns from: pictures with the objects on them, and which of them are held out."""
+"""What a model learns from: pictures with the objects on them, and which of them are held out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,11 +25,12 @@ class NothingToLearn(TatorError):
 
 @dataclass(frozen=True)
 class Labelled:
-    """One object, in pixels of its picture: upright box, and a point that lies on it."""
+    """One object, in pixels of its picture: upright box, a point that lies on it, and its outline where it has one."""
 
     label: str
     box: Xyxy
     point: Xy
+    outline: Outline | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class Samples:
         classes: names, in the order of the configuration or the label map.
         source: where it came from, in words.
         notes: what was left out, in sentences.
+        names: other names of classes in models' vocabularies, as the configuration has them (``predicted_values``).
     """
 
     train: tuple[Sample, ...]
@@ -68,6 +70,13 @@ class Samples:
     classes: tuple[str, ...]
     source: str
     notes: tuple[str, ...] = ()
+    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def outlined(self) -> bool:
+        """Whether most objects to learn from have an outline."""
+        objects = [one for sample in self.train for one in sample.objects]
+        return 2 * sum(one.outline is not None for one in objects) > len(objects)
 
 
 def split(
@@ -110,7 +119,7 @@ def labelled(label: str, shape: Shape) -> Labelled:
     """An object of a shape; the point is the middle of a box, and of an outline the one deepest inside."""
     box = enclosing_xyxy(shape)
     point = _deepest(shape, box) if isinstance(shape, Outline) else ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
-    return Labelled(label, box, point)
+    return Labelled(label, box, point, shape if isinstance(shape, Outline) else None)
 
 
 _RASTER = 128  # cells of the longer side on which the deepest point is looked for

@@ -1,4 +1,4 @@
-"""Where a Qwen's examples come from: the annotations of a project, or a data set in files.
+"""Where a model's examples come from: the annotations of a project, or a data set in files.
 
 Held out are pictures by their content, whatever split a data set has of its own: so that two models in a row, of
 whatever source, are compared on pictures that neither has learned from.
@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,26 +28,36 @@ from tator_sdk.export import SAME_ASPECT
 from tator_sdk.export_source import TaskPicture, chosen_results, task_pictures
 from tator_sdk.formats import open_dataset
 from tator_sdk.formats.dataset import DatasetReader
-from tator_sdk.geometry import area_xyxy, clip_xyxy
+from tator_sdk.geometry import Outline, area_xyxy, clip_xyxy
 from tator_sdk.images import ImageError, decode_image
 from tator_sdk.requests import QwenTraining
+from tator_sdk.sam3_request import Sam3Training
 from tator_sdk.settings import Settings
 from tator_sdk.shapes import scaled
 from tator_sdk.studio import labelled_tasks, open_studio, sentences
 from training.job import Job
-from training.qwen.samples import Labelled, Sample, Samples, labelled, split
+from training.samples import Labelled, Sample, Samples, labelled, split
 
-MOST_ASPECT = 199
-"""Of a picture's sides; the processors of the family refuse 200."""
 KEPT = "samples.json"
 """In a job's folder: what a project held when its training began, for an attempt that goes on later."""
 
 
+Source = QwenTraining | Sam3Training
+"""A request that says where its examples come from."""
+
+
 @contextmanager
-def open_samples(request: QwenTraining, settings: Settings, job: Job, keep: bool = True) -> Iterator[Samples]:
+def open_samples(
+    request: Source, settings: Settings, job: Job, keep: bool = True, most_aspect: float | None = None
+) -> Iterator[Samples]:
     """The data set that a request names; pictures can be read until the context ends.
 
-    With ``keep`` a project's is written down, and an attempt that goes on later gets the same.
+    Args:
+        request: names it.
+        settings: of this installation.
+        job: told how far it is, and what was left out.
+        keep: write a project's down, so that an attempt that goes on later gets the same.
+        most_aspect: of a picture's sides; None for any.
 
     Raises:
         TatorError: it cannot be read, or there is too little in it.
@@ -56,7 +67,9 @@ def open_samples(request: QwenTraining, settings: Settings, job: Job, keep: bool
             kept = job.folder / KEPT
             found = _unkept(kept, project.read) if keep and kept.exists() else None
             if found is None:
-                found = split_used(project.samples(job), project.classes, request, f"project {request.project}", job)
+                read = project.samples(job)
+                found = split_used(read, project.classes, request, f"project {request.project}", job, (), most_aspect)
+                found = replace(found, names=project.names)
                 if keep:
                     _keep(kept, found)
             yield found
@@ -67,7 +80,7 @@ def open_samples(request: QwenTraining, settings: Settings, job: Job, keep: bool
         samples = list(_of_files(reader, settings, job, notes))
         for note in notes[:50]:
             job.log(f"left out: {note}")
-        yield split_used(samples, reader.classes, request, str(path), job, notes)
+        yield split_used(samples, reader.classes, request, str(path), job, notes, most_aspect)
 
 
 def find_dataset(name: str, settings: Settings) -> tuple[Path, str | None]:
@@ -84,8 +97,8 @@ def find_dataset(name: str, settings: Settings) -> tuple[Path, str | None]:
 
 
 def split_used(
-    samples: Iterable[Sample], classes: Sequence[str], request: QwenTraining, source: str, job: Job,
-    notes: Sequence[str] = (),
+    samples: Iterable[Sample], classes: Sequence[str], request: Source, source: str, job: Job,
+    notes: Sequence[str] = (), most_aspect: float | None = None,
 ) -> Samples:  # fmt: skip
     """Split what was read; a picture that came twice counts once, and a class without any object is not asked for.
 
@@ -95,7 +108,7 @@ def split_used(
     first: dict[str, Sample] = {}
     twice = narrow = 0
     for sample in samples:
-        if max(sample.size_wh) > MOST_ASPECT * min(sample.size_wh):
+        if most_aspect is not None and max(sample.size_wh) > most_aspect * min(sample.size_wh):
             narrow += 1
             continue
         twice += sample.image in first
@@ -106,7 +119,7 @@ def split_used(
     if twice:
         said.append(f"{twice} pictures are there more than once; the labels of the first ones count")
     if narrow:
-        said.append(f"{narrow} pictures are over {MOST_ASPECT} times as long as wide, too narrow for the model")
+        said.append(f"{narrow} pictures are over {most_aspect} times as long as wide, too narrow for the model")
     if missing := [name for name in dict.fromkeys(classes) if not counts[name]]:
         said.append(f"nothing is labelled as {', '.join(missing)}, so that is not learned")
     for note in said[len(notes) :]:
@@ -128,6 +141,8 @@ class _Project:
         self._interface = read_cached(str(about.label_config or ""))
         self._count = int(about.num_tasks_with_annotations or 0)
         self.classes = self._interface.labels
+        labels = [label for control in self._interface.controls for label in control.labels]
+        self.names = {label.value: label.predicted_values for label in labels if label.predicted_values}
 
     def close(self) -> None:
         """Close connections."""
@@ -217,7 +232,7 @@ def _inside(one: Labelled, size_wh: tuple[int, int]) -> Labelled | None:
     if area_xyxy(box) <= 0:
         return None
     point = min(max(one.point[0], box[0]), box[2]), min(max(one.point[1], box[1]), box[3])
-    return Labelled(one.label, box, point)
+    return replace(one, box=box, point=point)
 
 
 def _keep(path: Path, samples: Samples) -> None:
@@ -226,14 +241,14 @@ def _keep(path: Path, samples: Samples) -> None:
         {
             "image": sample.image,
             "size_wh": sample.size_wh,
-            "objects": [[one.label, one.box, one.point] for one in sample.objects],
+            "objects": [[one.label, one.box, one.point, _rings(one.outline)] for one in sample.objects],
             "origin": sample.origin,
             "held_out": held_out,
         }
         for part, held_out in ((samples.train, False), (samples.held_out, True))
         for sample in part
     ]
-    about = {"classes": samples.classes, "source": samples.source, "notes": samples.notes, "samples": rows}
+    about = {name: getattr(samples, name) for name in ("classes", "source", "notes", "names")} | {"samples": rows}
     partial = path.with_name(f".{path.name}.part")
     partial.write_text(json.dumps(about))
     partial.replace(path)
@@ -243,9 +258,19 @@ def _unkept(path: Path, read: Callable[[str, dict[str, Any]], Callable[[], NDArr
     kept = json.loads(path.read_text())
     parts: dict[bool, list[Sample]] = {False: [], True: []}
     for row in kept["samples"]:
-        objects = tuple(Labelled(label, tuple(box), tuple(point)) for label, box, point in row["objects"])
+        objects = tuple(
+            Labelled(label, tuple(box), tuple(point), _outline(rings)) for label, box, point, rings in row["objects"]
+        )
         image, origin, (width, height) = row["image"], row["origin"], row["size_wh"]
         parts[row["held_out"]].append(Sample(image, read(image, origin), (width, height), objects, origin))
-    return Samples(
-        tuple(parts[False]), tuple(parts[True]), tuple(kept["classes"]), kept["source"], tuple(kept["notes"])
-    )
+    names = {name: tuple(found) for name, found in kept["names"].items()}
+    classes, notes = tuple(kept["classes"]), tuple(kept["notes"])
+    return Samples(tuple(parts[False]), tuple(parts[True]), classes, kept["source"], notes, names)
+
+
+def _rings(outline: Outline | None) -> list[list[Any]] | None:
+    return outline and [[ring.tolist() for ring in rings] for rings in (outline.parts, outline.holes)]
+
+
+def _outline(rings: list[list[Any]] | None) -> Outline | None:
+    return rings and Outline(*(tuple(np.array(ring, np.float64) for ring in some) for some in rings))
