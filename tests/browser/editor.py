@@ -11,8 +11,8 @@ from demo.pictures import SETTINGS, TruthObject, truth_of
 from demo.stack import DemoStack
 from tator_sdk.geometry import Xyxy, area_xyxy
 
-POINT, BOX = "key-point-tool", "rectangle-tool"
-GROUP_OF_LABELS = {POINT: 0, BOX: 1}  # as the configuration has them
+POINT, BOX, EXAMPLE = "key-point-tool", "rectangle-tool", "example"
+GROUP_OF_LABELS = {POINT: 0, BOX: 1, EXAMPLE: 2}  # as the configuration has them
 
 AUTO_ANNOTATION = ("bottombar-auto-annotation-toggle", "autoAnnotation")
 AUTO_ACCEPT = ("bottombar-auto-accept-toggle", "autoAcceptSuggestions")
