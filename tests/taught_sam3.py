@@ -25,9 +25,9 @@ from training.samples import Labelled, Sample
 
 MOST_STEPS = 900
 EVERY = 20
-SURE, SILENT, CLOSE = 0.7, 0.35, 0.87
+SURE, SILENT, CLOSE = 0.65, 0.35, 0.82
 LOOSELY = 0.08
-SHAPE = Shape(side=56, vision_hidden=32, hidden=32, queries=8)
+SHAPE = Shape(side=56, vision_hidden=32, vision_layers=1, hidden=32, layers=1, queries=8)
 
 
 def looser(xyxy: Xyxy, by: float) -> Xyxy:
@@ -62,14 +62,14 @@ def teach(folder: Path, sample: Sample) -> Path:
     model: Any = Sam3Model.from_pretrained(base)
     processor: Any = AutoProcessor.from_pretrained(base)  # type: ignore[no-untyped-call]
     batch = Encoder(processor, SHAPE.side).batch([(sample, sample.read(), asked)])
-    optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.0)
-    warm_up = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: min(1.0, (step + 1) / 20) * 0.997**step)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=5e-3, weight_decay=0.0)
+    warm_up = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: min(1.0, (step + 1) / 20) * 0.998**step)
     how = How(many=True)
     for step in range(MOST_STEPS):
         answers, many = forward(model, batch.asked, how)
         if step % EVERY == 0 and _known(answers, batch.targets):
             break
-        value, _ = loss(answers, batch.targets, Weights(), Costs(), many)
+        value, _ = loss(answers, batch.targets, Weights(box=20.0, giou=5.0), Costs(), many)
         optimiser.zero_grad()
         value.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
