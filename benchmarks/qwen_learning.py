@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.alone import Alone
 from benchmarks.qwen_scenes import CLASSES, SIDE, samples
 from benchmarks.report import Figure
 from tator_ml.vlm.prompts import PromptStyle, compose
@@ -46,30 +47,6 @@ UNSEEN = range(1_000_000, 1_000_400)
 PLACES: dict[str, Any] = {"method": "whole", "learning_rate": 1e-3, "epochs": 8, "points": 0.0}
 NAMES: dict[str, Any] = {"method": "whole", "learning_rate": 5e-4, "epochs": 4, "points": 0.0}
 ADAPTER: dict[str, Any] = {"method": "lora", "learning_rate": 2e-3, "epochs": 8, "points": 0.0}
-
-
-class Alone:
-    """A job that nobody queued: it tells how far it is on the screen."""
-
-    def __init__(self, name: str) -> None:
-        self.id = name
-        self.folder = HOME / name
-        self.folder.mkdir(parents=True, exist_ok=True)
-
-    def progress(self, done: int, total: int, what: str) -> None:
-        """Not shown: the log tells enough."""
-
-    def check(self) -> None:
-        """Nobody cancels it."""
-
-    def log(self, line: str) -> None:
-        """A line on the screen."""
-        print(f"  {self.id}: {line}", flush=True)
-
-    def point(self, **values: float | int | str) -> None:
-        """The loss, now and then, on the screen."""
-        if int(values.get("step", 0)) % 100 == 0 and "loss" in values:
-            print(f"  {self.id}: step {values['step']}, loss {values['loss']:.3f}", flush=True)
 
 
 def measure() -> Iterator[Figure]:
@@ -103,7 +80,7 @@ def _decided(
     """Whether the gate activates the candidate; both are asked as in service."""
     request = QwenTraining(dataset="scenes", compare_pictures=100, max_new_tokens=64)
     pictures = Samples(tuple(learned), tuple(unseen), CLASSES, "scenes")
-    decision = compare(candidate, active, pictures, request, settings, Alone("gate"))
+    decision = compare(candidate, active, pictures, request, settings, Alone(HOME / "gate"))
     print(f"  {decision.reason}", flush=True)
     return decision.activate
 
@@ -169,7 +146,7 @@ def _tuned(
     done = HOME / f"{name}.json"
     if done.exists():
         return Path(json.loads(done.read_text())["folder"])
-    job = Alone(name)
+    job = Alone(HOME / name)
     request = QwenTraining(
         dataset="scenes",
         base=str(base.resolve()),

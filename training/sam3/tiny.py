@@ -24,6 +24,8 @@ from transformers import (
     Sam3VideoModel,
 )
 
+from training.sam3.tiny_start import prepare
+
 _START, _END = "<|startoftext|>", "<|endoftext|>"
 _LONGEST_PHRASE = 32
 """Tokens; the published processor pads to it."""
@@ -45,6 +47,7 @@ class Shape:
         text_hidden: width of the text encoder; ``text_layers`` its depth.
         text_layers: see there.
         tokens: of the vocabulary.
+        dropout: of the detector in training.
     """
 
     side: int = 112
@@ -58,6 +61,7 @@ class Shape:
     text_hidden: int = 32
     text_layers: int = 1
     tokens: int = 400
+    dropout: float = 0.1
 
     @property
     def grid(self) -> int:
@@ -65,7 +69,9 @@ class Shape:
         return self.side // self.patch
 
 
-def save_tiny(folder: Path, shape: Shape | None = None, words: Iterable[str] = (), seed: int = 0) -> Path:
+def save_tiny(
+    folder: Path, shape: Shape | None = None, words: Iterable[str] = (), seed: int = 0, prepared: bool = False
+) -> Path:
     """Write a tiny model with its processor, as ``from_pretrained`` reads it.
 
     Args:
@@ -74,6 +80,7 @@ def save_tiny(folder: Path, shape: Shape | None = None, words: Iterable[str] = (
         words: phrases that the tokenizer learns its merges from, so that their tokens are few. What they lack is
             spelled in bytes.
         seed: of the weights.
+        prepared: begin with weights that learn fast, see :mod:`training.sam3.tiny_start`.
 
     Returns:
         ``folder``.
@@ -82,6 +89,8 @@ def save_tiny(folder: Path, shape: Shape | None = None, words: Iterable[str] = (
     processor = make_processor(make_tokenizer(list(words), shape.tokens), shape)
     torch.manual_seed(seed)
     model = make_model(processor.tokenizer, shape)
+    if prepared:
+        prepare(model.detector_model)
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
@@ -153,6 +162,7 @@ def make_model(tokenizer: Any, shape: Shape) -> Any:
         "hidden_size": shape.hidden,
         "num_attention_heads": heads,
         "intermediate_size": 4 * shape.hidden,
+        "dropout": shape.dropout,
     }
     detector = Sam3Config(
         vision_config=dict(vision),
