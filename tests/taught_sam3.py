@@ -15,11 +15,12 @@ from transformers import AutoProcessor, Sam3Model
 
 from tator_sdk.geometry import Xyxy
 from training.sam3.batches import Encoder
-from training.sam3.forward import How, Layers, forward
+from training.sam3.forward import Layers, forward
 from training.sam3.losses import Targets, Weights, loss
 from training.sam3.matcher import Costs
 from training.sam3.phrases import VISUAL, Question
 from training.sam3.tiny import Shape, save_tiny
+from training.sam3.tiny_start import prepare
 from training.sam3.weights import assemble, save_learned
 from training.samples import Labelled, Sample
 
@@ -27,7 +28,7 @@ MOST_STEPS = 900
 EVERY = 20
 SURE, SILENT, CLOSE = 0.65, 0.35, 0.82
 LOOSELY = 0.08
-SHAPE = Shape(side=56, vision_hidden=32, vision_layers=1, hidden=32, layers=1, queries=8)
+SHAPE = Shape(side=64, patch=8, vision_hidden=32, vision_layers=1, window=8, hidden=80, layers=1, queries=9)
 
 
 def looser(xyxy: Xyxy, by: float) -> Xyxy:
@@ -60,16 +61,16 @@ def teach(folder: Path, sample: Sample) -> Path:
     asked = questions_of(sample.objects)
     base = save_tiny(folder.with_name(f"{folder.name}-base"), SHAPE, [one.phrase for one in asked], seed=1)
     model: Any = Sam3Model.from_pretrained(base)
+    prepare(model)
     processor: Any = AutoProcessor.from_pretrained(base)  # type: ignore[no-untyped-call]
     batch = Encoder(processor, SHAPE.side).batch([(sample, sample.read(), asked)])
-    optimiser = torch.optim.AdamW(model.parameters(), lr=5e-3, weight_decay=0.0)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.0)
     warm_up = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: min(1.0, (step + 1) / 20) * 0.998**step)
-    how = How(many=True)
     for step in range(MOST_STEPS):
-        answers, many = forward(model, batch.asked, how)
+        answers, _ = forward(model, batch.asked)
         if step % EVERY == 0 and _known(answers, batch.targets):
             break
-        value, _ = loss(answers, batch.targets, Weights(box=20.0, giou=5.0), Costs(), many)
+        value, _ = loss(answers, batch.targets, Weights(box=20.0, giou=5.0), Costs())
         optimiser.zero_grad()
         value.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
