@@ -98,6 +98,7 @@ def test_a_phrase_and_an_example_find_all_alike(stack: DemoStack, page: Any, tau
     assert agree(taught.stored(editor.task), alike)
 
     editor = Editor(page, stack, new_task(taught.studio, taught.project, taught.data), taught.project)
+    editor.tool(EXAMPLE)
     editor.label(label, EXAMPLE)
     editor.drag(loosely(alike[0].xyxy, LOOSELY))
     assert len(editor.suggested) == len(alike) and {one["from_name"] for one in editor.suggested} == {"example"}
