@@ -57,6 +57,7 @@ def test_options_of_the_request_go_before_those_of_the_field(studio: Studio, sam
     studio.config = studio.config.replace('model_mode="bbox_sam"', 'model_mode="sam3" model_score_threshold="0.7"')
     report = run(ask(prompt="Ball: small ball", dry_run=True, tasks=(2,)))
     assert report["counts"] == {"Ball": 1} and not studio.pushed and sam3.asked[-1].threshold == 0.7
+    assert report["offered_tasks"] is not True, "one task is a number too"
     assert phrases(sam3.asked[-1]) == ["small ball"]
 
 

@@ -145,7 +145,7 @@ def _counted(lines: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         counts.update(line["counts"])
         unmatched.update(line["unmatched"])
         notes |= dict.fromkeys(line["notes"])
-        sums.update(tasks=1, offered=line["offer"] is not None, unreadable=line["unreadable"], cut=line["cut"])
+        sums.update(tasks=1, offered=int(line["offer"] is not None), unreadable=line["unreadable"], cut=line["cut"])
         sums.update(tokens=line["tokens"], garbled=line["garbled"], more=line.get("more", 0))
     return {
         "tasks": sums["tasks"],
