@@ -18,7 +18,7 @@ from tator_sdk.settings import Settings
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 WEIGHTS = ROOT / "tator_ml" / "weights"
-VERBS = re.compile(r"(?:`|^(?:\$ )?(?:[A-Z_]+=\S+ )*)tator((?: +[a-z][a-z-]*)+)", re.M)
+VERBS = re.compile(r"(?:`|^(?:\$ )?(?:[A-Z_]+=\S+ )*)tator((?: +[a-z][a-z0-9-]*)+)", re.M)
 """Verbs after ``tator`` in backquotes, or where it begins a line of a code block."""
 
 

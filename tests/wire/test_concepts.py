@@ -169,11 +169,17 @@ def test_the_class_head_is_asked_only_where_it_is_wanted(running: Running, typed
 def test_without_a_mode_the_projects_segmenter_decides(
     running: Running, typed: Any, sam3: Sam3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tator_ml.projects.published", lambda name: None)
+    asked: list[object] = []
+
+    def detect(ask: object) -> None:
+        asked.append(ask)
+        raise EngineError("Qwen is away.")
+
+    monkeypatch.setattr(running.engine, "detect", detect)
     sam3.found = [instance(FIRST)]
     running.services.projects.choose(PROJECT, segmenter="sam3")
     assert len(answered(running, typed("ball"))) == 1
-    assert answered(running, typed("ball", options='model_mode="bbox"')) == [] and len(sam3.asked) == 1
+    assert answered(running, typed("ball", options='model_mode="bbox"')) == [] and len(sam3.asked) == len(asked) == 1
     running.services.projects.activate(PROJECT, "sam3-run-7", "person", role="sam3")
     assert "(sam3-run-7)" in answered(running, typed("ball"))[0]["meta"]["text"][0]
     assert sam3.asked[-1].segmenter == "sam3-run-7", "the project's active version"
