@@ -57,7 +57,7 @@ def _serves(interface: Interface, image: ImageTag) -> Iterator[Advice]:
         return
     answers = _list([f"{_ANSWERED[output.gives]} ({output.name})" for output in outputs if output.gives])
     if prompts:
-        asks = _list([f"{_ASKED[prompt.takes]} ({prompt.name})" for prompt in prompts if prompt.takes])
+        asks = _list([f"{_asked(prompt)} ({prompt.name})" for prompt in prompts])
         yield Advice("serves", f'On "{image.name}", {asks} are answered with {answers}.')
     else:
         yield Advice("serves", f'On "{image.name}", predictions can be retrieved as {answers}.')
@@ -80,7 +80,7 @@ def _hints(interface: Interface, image: ImageTag) -> Iterator[Advice]:
     prompts = interface.prompts_for(image)
     tools = [prompt for prompt in prompts if prompt.takes != "text"]
     points = [prompt for prompt in tools if prompt.takes == "points"]
-    kinds = {prompt.takes for prompt in prompts if _asks(prompt)}
+    kinds = {prompt.takes for prompt in prompts if _asks(prompt) and not prompt.takes_exemplars}
     if points and points[0] is not tools[0]:
         message = f'The smart button starts with "{tools[0].name}": put "{points[0].name}" before it for clicks.'
         yield Advice("hint", message)
@@ -136,8 +136,12 @@ def _asks(control: Control) -> bool:
     return "tweak" not in (control.assists or ())
 
 
+def _asked(control: Control) -> str:
+    return "examples" if control.takes_exemplars else _ASKED[control.takes] if control.takes else ""
+
+
 def _can_tweak(control: Control) -> bool:
-    return not _asks(control) or len(control.classes) < len(control.labels)
+    return not _asks(control) or any("tweak" in (label.assists or ()) for label in control.labels)
 
 
 def _is_mute_point(control: Control, image: ImageTag) -> bool:

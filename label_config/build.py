@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib import resources
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 from xml.etree.ElementTree import Element, indent, tostring
@@ -33,6 +33,9 @@ DIGITS = "1234567890"
 
 TWEAK = "Tweak"
 """Name of the label in the templates' point tool that tightens standing boxes and is no class."""
+
+NEGATIVE = "Not this"
+"""Name of the label in the example tool whose boxes show what is not meant."""
 
 NO_HOTKEY = " "
 """Keeps the editor from choosing a key by itself."""
@@ -58,7 +61,7 @@ def build(
     """Make a labelling configuration.
 
     Args:
-        template: name of a template: ``boxes``, ``masks``, ``polygons`` or ``all``.
+        template: name of a template: ``boxes``, ``masks``, ``polygons``, ``sam3`` or ``all``.
         classes: class names in order; blanks around them are cut off.
         strip_url: URL of the backend's ``/strip`` as browsers reach it; None leaves the live strip out.
         image_key: key (or path) of the image's URL in the tasks' data.
@@ -75,7 +78,7 @@ def build(
         <View>
     """
     root = _load(template)
-    names = _checked(classes)
+    names = _checked(classes, {label.get("value", "") for label in root.iter("Label")})
     key = _checked_key(image_key)
     _fill_strip(root, _strip(strip_url, project))
     for parent in list(root.iter()):
@@ -146,7 +149,7 @@ def _checked_key(image_key: str) -> str:
     return key
 
 
-def _checked(classes: Sequence[str]) -> list[str]:
+def _checked(classes: Sequence[str], taken: Collection[str]) -> list[str]:
     if isinstance(classes, str):
         raise LabelConfigError("Classes are given as a list of names, not as one string.")
     names = [name.strip() for name in classes]
@@ -158,8 +161,8 @@ def _checked(classes: Sequence[str]) -> list[str]:
             raise LabelConfigError(f"The name of class {position} is empty.")
         if _NOT_XML.search(name):
             raise LabelConfigError(f"The name of class {position} has a line break or an unprintable character.")
-        if name == TWEAK:
-            raise LabelConfigError(f'"{TWEAK}" is the name of a tool in the templates; give that class another.')
+        if name in (TWEAK, NEGATIVE) and name in taken:
+            raise LabelConfigError(f'"{name}" is the name of a tool in the templates; give that class another.')
         if name in seen:
             raise LabelConfigError(f'The class "{name}" is given twice.')
         seen.add(name)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
+from label_config.concept_options import EXEMPLARS, concept_options, mode_of
 from label_config.errors import UnknownTag
 from label_config.names import STRENGTHS, same_name
 
@@ -20,7 +21,7 @@ Takes = Literal["points", "boxes", "strokes", "text"]
 Gives = Literal["box", "polygon", "mask", "ellipse"]
 """What a tag can hold as an answer."""
 
-ASSISTS = frozenset({"refine", "classify", "tweak", "exemplar"})
+ASSISTS = frozenset({"refine", "classify", "tweak"})
 """Words of ``model_assist``; ``none`` alone switches all of them off."""
 
 OUTPUTS = frozenset({"box", "polygon", "mask", "ellipse"})
@@ -182,9 +183,21 @@ class Control:
         return found[1] if found and self.tag.lower().endswith("labels") else None
 
     @property
+    def takes_exemplars(self) -> bool:
+        """Whether its boxes are examples of what is to be found."""
+        return self.takes == "boxes" and mode_of(self.options) == EXEMPLARS
+
+    def is_negative(self, label: str) -> bool:
+        """Whether its boxes of that label show what is not meant."""
+        return self.takes_exemplars and concept_options(self.options).is_negative(label)
+
+    @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the labels that are classes of objects; a label that tweaks is a tool."""
-        return tuple(label.value for label in self.labels if "tweak" not in (self.assists_for(label.value) or ()))
+        """Names of the labels that are classes of objects; one that tweaks is a tool, and so is a negative example."""
+        return tuple(label.value for label in self.labels if not self._is_tool(label.value))
+
+    def _is_tool(self, label: str) -> bool:
+        return "tweak" in (self.assists_for(label) or ()) or self.is_negative(label)
 
     def assists_for(self, label: str | None) -> frozenset[str] | None:
         """Assists for a prompt with this label: the label's own where it has some, else the control's."""

@@ -17,11 +17,13 @@ from defusedxml import ElementTree as SafeXml  # type: ignore[import-untyped]
 from defusedxml.common import DefusedXmlException  # type: ignore[import-untyped]
 
 from label_config.advice import Advice, problems
+from label_config.concept_options import unreadable_exemplars
 from label_config.errors import LabelConfigError, UnknownTag
 from label_config.interface import (
     ASSISTS,
     OUTPUTS,
     SERVED,
+    TAKES,
     Control,
     ImageTag,
     Interface,
@@ -217,6 +219,10 @@ def _control(tag: _Tag, found: _Found, images: set[str]) -> Control | None:
     _check_switch(f'"{name}"', options.get("oriented", ""), found)
     if tag.kind == "textarea":
         found.warnings.extend(unreadable(f'"{name}"', options))
+    else:
+        own = [label.value for label in tag.labels]
+        boxes = TAKES.get(tag.kind) == "boxes"
+        found.warnings.extend(unreadable_exemplars(f'"{name}"', options, boxes, own))
     return Control(
         name=name,
         tag=tag.tag,

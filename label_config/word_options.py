@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from label_config.concept_options import PHRASES, mode_of, unreadable_phrases
+
 Mode = Literal["bbox", "bbox_sam", "point"]
 """``bbox``: the model's boxes; ``bbox_sam``: these through the segmenter; ``point``: its points through it."""
 
@@ -60,9 +62,12 @@ def unreadable(where: str, options: Mapping[str, str]) -> Iterator[str]:
         where: names the tag.
         options: as above.
     """
+    if mode_of(options) == PHRASES:
+        yield from unreadable_phrases(where, options)
+        return
     mode, count, keep = (options.get(name, "") for name in ("mode", "max_results", "keep_prompt"))
-    if mode.strip() and mode.strip().lower() not in MODES:
-        yield f'{where} has model_mode="{mode}", but Tator knows only {", ".join(MODES)}.'
+    if mode.strip() and mode_of(options) not in MODES:
+        yield f'{where} has model_mode="{mode}", but Tator knows only {", ".join(MODES)} and {PHRASES}.'
     if count.strip() and _count(count) is None:
         yield f'{where} has model_max_results="{count}", which is no number from 1 to {MOST_RESULTS}.'
     if keep.strip().lower() not in {"", "true", "false"}:

@@ -37,10 +37,10 @@ from tator_sdk.regions import (
     RotatedBox,
     agreement_of_boxes,
     geometry_value,
+    labelled_regions,
     read_box,
     read_point,
     read_stroke,
-    region,
     rotated_box_of_mask,
 )
 from tator_sdk.strokes import stroke_points
@@ -84,7 +84,7 @@ class Assist:
 
 
 def prompt_kind(control: Control, labels: Sequence[str] = ()) -> str:
-    """``points``, ``boxes``, ``strokes``, ``text`` or ``tweak``: what the control's regions mean.
+    """``points``, ``boxes``, ``strokes``, ``text``, ``tweak`` or ``exemplars``: what the control's regions mean.
 
     Raises:
         AssistError: the tag takes no prompts.
@@ -93,7 +93,7 @@ def prompt_kind(control: Control, labels: Sequence[str] = ()) -> str:
         return "tweak"
     if control.takes is None:
         raise AssistError(f"The tag '{control.name}' ({control.tag}) takes no prompts; use a point or a box tool.")
-    return control.takes
+    return "exemplars" if control.takes_exemplars else control.takes
 
 
 def choose_output(interface: Interface, control: Control, image_name: str, wanted: str | None = None) -> Control:
@@ -191,7 +191,7 @@ class Drawing:
         if kind == "tweak":
             return [self._tweak()]
         drawn = [item for item in self.items if str(item.get("id")) in self.pending]
-        return [self._box(item) if kind == "boxes" else self._stroke(item) for item in drawn]
+        return [self._stroke(item) if kind == "strokes" else self._box(item) for item in drawn]
 
     def _points(self) -> Assist:
         points = tuple(read_point(_value(item), self.size_wh) for item in self.items)
@@ -335,24 +335,12 @@ def write_regions(
         info.append(f"mask quality {found.quality:.2f}")
     if found.reason:
         info.append(f"drawn box kept: {found.reason}")
-    written = region(
-        region_id=assist.region_id,
-        from_name=assist.output.name,
-        to_name=assist.image_name,
-        result_type=assist.output.result_type,
-        value=value,
-        labels=labels,
-        size_wh=size_wh,
-        score=score,
-        info=info,
+    regions = labelled_regions(
+        assist.output, assist.image_name, assist.region_id, value, labels, size_wh, score=score, info=info
     )
     if assist.drawn is not None and (meta := noted(assist.drawn, info)):
-        written["meta"] = meta
-    shared = assist.output.labels_from
-    if labels and shared not in (None, assist.output.name):
-        twin = {"from_name": shared, "type": "labels", "value": {**written["value"], "labels": list(labels)}}
-        return [written, {**written, **twin}]
-    return [written]
+        regions = [{**one, "meta": meta} for one in regions]
+    return regions
 
 
 def _written_value(assist: Assist, found: Found, size_wh: tuple[int, int], agreement: float) -> dict[str, Any]:
@@ -377,3 +365,9 @@ def _written_value(assist: Assist, found: Found, size_wh: tuple[int, int], agree
 def needs_mask(assist: Assist) -> bool:
     """Whether the answer's geometry needs more than an upright box."""
     return bool(assist.rotation) or assist.oriented or assist.output.result_type not in BOX_TYPES
+
+
+def takes_masks(output: Control) -> bool:
+    """Whether a tag's results, of any label, need more than upright boxes."""
+    oriented = (output.oriented_for(name) for name in (None, *output.classes))
+    return output.result_type not in BOX_TYPES or any(oriented)

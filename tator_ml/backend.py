@@ -25,6 +25,7 @@ from tator_ml.assists import (
 )
 from tator_ml.engine.messages import Answer, Ask, Busy, Found, Superseded
 from tator_ml.events import take_event
+from tator_ml.exemplars import find_alike
 from tator_ml.images.decode import ImageError
 from tator_ml.images.fetch import ImageRef
 from tator_ml.kept_words import KeptAnswers
@@ -222,11 +223,14 @@ class TatorBackend:
     def _interactive(self, task: Json, context: Json) -> Result:
         items = [item for item in context.get("result") or [] if isinstance(item, Mapping)]
         if not items:  # a prompt was deleted, or the annotation is being submitted
+            self._services.examples.forget_negatives(self.project, task.get("id"))
             return self._result()
         control = self._control(items[-1])
         kind = self._assist = prompt_kind(control, labels_of(items[-1]))
         if kind == "text":
             return self._typed(items[-1], control, task)
+        if kind == "exemplars":
+            return self._exemplars(items, control, task)
         if kind == "points":
             items = self._services.pending.points(items, task)
             if not items:  # only points of accepted objects are left
@@ -273,27 +277,43 @@ class TatorBackend:
         """Words in the prompt field."""
         text = commands.last_text(item)
         run, argument = commands.command_of(text) if text.startswith(commands.SIGN) else (typed_words.find, text)
-        image_name = str(item.get("to_name") or control.to_name[0])
         self._look(task, opened=False)
-        done = run(
-            commands.Typed(
-                argument,
-                self._services,
-                self.project,
-                self._choices,
-                self.interface,
-                control,
-                task,
-                str(item.get("id")),
-                image_name,
-                partial(self._fetch, task, image_name),
-            )
+        done = run(self._request(item, control, task, argument))
+        return self._done(done, task, [item])
+
+    def _exemplars(self, items: Sequence[Json], control: Control, task: Json) -> Result:
+        """Boxes around examples of what is to be found."""
+        pending = self._services.pending.of(items, task)
+        waiting = [item for item in items if str(item.get("id")) in pending]
+        if not waiting:
+            return self._result()
+        self._look(task, opened=False)
+        done = find_alike(self._request(waiting[-1], control, task), items, pending)
+        self._services.pending.answered(waiting, task)
+        if dialect.is_new(items):
+            done = replace(done, regions=[dialect.region(one) for one in done.regions])
+        return self._done(done, task, waiting)
+
+    def _request(self, item: Json, control: Control, task: Json, argument: str = "") -> commands.Typed:
+        image_name = str(item.get("to_name") or control.to_name[0])
+        return commands.Typed(
+            argument,
+            self._services,
+            self.project,
+            self._choices,
+            self.interface,
+            control,
+            task,
+            str(item.get("id")),
+            image_name,
+            partial(self._fetch, task, image_name),
         )
+
+    def _done(self, done: commands.Done, task: Json, prompts: Sequence[Json]) -> Result:
         self._services.notices.answered(self.project, done.said, done.was_warm)
         if done.regions:
-            self._services.suggestions.record(
-                self.project, task_number(task), [str(item.get("id"))], done.regions, done.model_version
-            )
+            asked = [str(item.get("id")) for item in prompts]
+            self._services.suggestions.record(self.project, task_number(task), asked, done.regions, done.model_version)
         return self._result(done.regions, done.model_version)
 
     def _control(self, item: Json) -> Control:
@@ -317,7 +337,7 @@ class TatorBackend:
         self, ref: ImageRef, assists: Sequence[Assist], task: str = "", prompt_ids: tuple[str, ...] = ()
     ) -> Answer:
         choices = self._choices
-        ask = replace(_ask(ref, assists, choices.head), segmenter=choices.segmenter, task=task, prompt_ids=prompt_ids)
+        ask = replace(_ask(ref, assists, choices.head), segmenter=choices.clicks_by, task=task, prompt_ids=prompt_ids)
         try:
             return answer_or_without_class(self._services.engine, ask)[0]
         except ImageError:

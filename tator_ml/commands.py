@@ -204,7 +204,7 @@ def _tweaker(typed: Typed) -> Tweaker:
     return Tweaker(
         typed.services.engine,
         typed.interface,
-        typed.choices.segmenter,
+        typed.choices.clicks_by,
         typed.choices.head,
         chosen is None or "classify" in chosen,
     )

@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from tator_ml.leftovers import remove_leftovers, without_leftovers
+from label_config.errors import LabelConfigError
+from label_config.reader import read_cached
+from tator_ml.leftovers import Negative, negatives_of, remove_leftovers, without_leftovers
 from tator_ml.services import Services
 from tator_sdk.errors import TatorError
 
@@ -50,7 +52,7 @@ class _Events:
                 follower.came_in_bulk(self._project, _numbers(given))
             elif not isinstance(given, list):
                 self._go_on(event, data.get("task"))
-                self._tidy(given)
+                self._tidy(given, data)
                 self._follow(given, data)
         elif event in ("ANNOTATIONS_DELETED", "ANNOTATION_DELETED") and follower is not None:
             follower.deleted(self._project, _numbers(data.get("annotations") or [data.get("annotation")]))
@@ -89,8 +91,8 @@ class _Events:
         seen = frozenset(str(one["region_id"]) for one in suggested)
         follower.annotated(self._project, annotation, task, label_config, seen)
 
-    def _tidy(self, annotation: object) -> None:
-        """Free a submitted annotation of the points that asked for its regions."""
+    def _tidy(self, annotation: object, data: Json) -> None:
+        """Free a submitted annotation of the points that asked for its regions, and of negative examples."""
         wanted = self._services.settings.remove_leftover_points
         if not wanted or not isinstance(annotation, Mapping):
             return
@@ -99,14 +101,25 @@ class _Events:
             return
         suggested = self._services.suggestions.of_task(self._project, task)
         regions = [item for item in result if isinstance(item, Mapping)]
-        if len(without_leftovers(regions, suggested)) < len(regions):
-            self._services.preloads.submit(partial(self._remove_leftovers, number, suggested))
+        negatives = _negatives(data.get("project"))
+        if len(without_leftovers(regions, suggested, negatives)) < len(regions):
+            self._services.preloads.submit(partial(self._remove_leftovers, number, suggested, negatives))
 
-    def _remove_leftovers(self, annotation: int, suggested: Sequence[Json]) -> None:
+    def _remove_leftovers(self, annotation: int, suggested: Sequence[Json], negatives: frozenset[Negative]) -> None:
         try:
-            remove_leftovers(self._services.settings, annotation, suggested)
+            remove_leftovers(self._services.settings, annotation, suggested, negatives)
         except TatorError as error:
             log.warning("project %s, annotation %s keeps its points: %s", self._project, annotation, error)
+
+
+def _negatives(project: object) -> frozenset[Negative]:
+    """Labels of negative examples in a project's configuration; none where it cannot be read."""
+    if not isinstance(project, Mapping):
+        return frozenset()
+    try:
+        return negatives_of(read_cached(str(project.get("label_config") or "")))
+    except LabelConfigError:
+        return frozenset()
 
 
 def _numbers(items: object) -> list[int]:

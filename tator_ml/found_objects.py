@@ -10,7 +10,9 @@ from typing import Any
 from PIL.Image import DecompressionBombError
 
 from label_config.interface import Control, Interface
+from tator_ml.assists import AssistError, choose_output
 from tator_ml.engine.detections import Detection
+from tator_ml.projects import ProjectChoices
 from tator_sdk.annotations import labels_of, region_box, size_of
 from tator_sdk.geometry import Xyxy, iou_xyxy
 from tator_sdk.regions import RegionError
@@ -82,6 +84,35 @@ def named(
         else:
             found.append(Named(one, (label,)))
     return Naming(tuple(found), unmatched)
+
+
+def output_of_words(interface: Interface, prompt: Control, image_name: str, wanted: str | None) -> Control:
+    """The tag that takes what words find.
+
+    Args:
+        interface: of the project.
+        prompt: the prompt field.
+        image_name: name of the image tag.
+        wanted: ``box``, ``polygon`` or ``mask``, where the field itself says nothing.
+
+    Raises:
+        AssistError: no tag can take it; the sentence says what to add.
+    """
+    output = choose_output(interface, prompt, image_name, wanted)
+    if output.labels_key:
+        raise AssistError(
+            f"The labels of '{output.name}' come with each task, so words cannot be matched with them; write them into "
+            "the labelling configuration."
+        )
+    return output
+
+
+def wants_classes(prompt: Control, choices: ProjectChoices) -> bool:
+    """Whether the class head is asked about what words find: the prompt field decides, else the project, else yes."""
+    chosen = prompt.assists
+    if chosen is None and choices.assists is not None:
+        chosen = frozenset(choices.assists)
+    return chosen is None or "classify" in chosen
 
 
 def vocabulary(output: Control) -> tuple[str, ...]:

@@ -5,19 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from time import monotonic
 from typing import Any
 
 from label_config.interface import Control, Interface
-from label_config.word_options import word_options
 from tator_ml.assists import AssistError
 from tator_ml.commands import Done
 from tator_ml.images.fetch import ImageRef
+from tator_ml.manners import manner_of
 from tator_ml.projects import KeptWords, ProjectChoices
 from tator_ml.services import Services
 from tator_ml.typed_words import ENGINE_SHARE, in_time, said_of
-from tator_ml.words import Manner, Worded, WordFinder
+from tator_ml.worded import Worded
 from tator_sdk.errors import TatorError
 
 Json = Mapping[str, Any]
@@ -70,9 +69,9 @@ class KeptAnswers:
         if self._looked_at and task.get("annotations"):
             return None
         prompt = self._field(interface)
-        options = word_options(prompt.options)
-        model = self._services.qwen.active(self._project)
-        mark = mark_of(self._words, asdict(options), model.id)
+        image_name = prompt.to_name[0]
+        manner = manner_of(self._services, self._project, self._choices, interface, prompt, image_name)
+        mark = mark_of(self._words, manner.depends, manner.model_id)
         versions = [str(one.get("model_version")) for one in task.get("predictions") or [] if isinstance(one, Mapping)]
         if any(version.endswith(mark) for version in versions) or self._services.kept_in_vain.knows(
             task.get("id"), mark
@@ -81,12 +80,9 @@ class KeptAnswers:
         if (left := self._until - monotonic()) < self._longest:
             raise OutOfTime(
                 "There was no time for the other pictures: retrieve predictions for them again, or let "
-                f"`tator prelabel qwen --project {self._project}` go over the whole project."
+                f"`tator prelabel {manner.verb} --project {self._project}` go over the whole project."
             )
-        agreement = self._services.settings.guard_agreement
-        image_name = prompt.to_name[0]
-        manner = Manner.of(interface, prompt, image_name, options, self._choices, model, agreement)
-        finder, begun = WordFinder(self._services.engine, manner), monotonic()
+        finder, begun = manner.finder(self._services.engine), monotonic()
         ref = fetch(image_name)
 
         def ask() -> Worded:
@@ -94,7 +90,7 @@ class KeptAnswers:
             lane = "click" if self._looked_at else "batch"
             return finder.find(ref, self._words.text, left * ENGINE_SHARE, lane=lane, task=about, prompt_ids=("kept",))
 
-        worded = in_time(self._services, self._project, finder, ask, left)
+        worded = in_time(self._services, self._project, lambda: finder.doing, ask, left)
         took = monotonic() - begun
         self._longest = max(self._longest, took)
         self._services.notices.answered(self._project, said_of(worded, self._words.text, took), worded.was_warm)

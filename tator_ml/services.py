@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from tator_ml.engine.client import Answers, EngineClient
 from tator_ml.engine.messages import EngineError, Status
+from tator_ml.examples_drawn import DrawnExamples
 from tator_ml.images.fetch import ImageFetcher, ImageRef
 from tator_ml.learning.follow import Follower
 from tator_ml.learning.stores import embedding_cache, example_store, head_registry, image_store, project_choices
@@ -54,6 +55,7 @@ class Services:
     neighbours: Look | None = None
     metrics: Metrics = field(default_factory=Metrics)
     kept_in_vain: KeptInVain = field(default_factory=KeptInVain)
+    examples: DrawnExamples = field(default_factory=DrawnExamples)
     preloader: Preloader = field(init=False)
     qwen: QwenRegistry = field(init=False)
 
@@ -85,7 +87,7 @@ class Services:
         Returns:
             Its content hash, None where it failed.
         """
-        segmenter = self.projects.get(project).segmenter
+        segmenter = self.projects.get(project).clicks_by
         try:
             image = self.images.fetch(address, task).image
             ready = self.engine.warm(image, segmenter, _group(project, image))

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from time import monotonic
+from typing import TypeVar
 
-from label_config.word_options import word_options
 from tator_ml.assists import AssistError
 from tator_ml.commands import Done, Typed, on_screen
 from tator_ml.engine.messages import EngineError
 from tator_ml.found_objects import Placed, placed_regions
 from tator_ml.images.decode import ImageError
+from tator_ml.manners import manner_of
 from tator_ml.projects import KeptWords
 from tator_ml.services import Services
-from tator_ml.words import Manner, Worded, WordFinder
+from tator_ml.worded import Worded
+
+Answered = TypeVar("Answered")
 
 ALL = ("all", "*")
 """Words for all classes: the editor sends no empty text."""
 
+UNCLEAR = "several annotations stand on this task, so it may repeat what yours has"
 TICK_SECONDS = 1.0
 ENGINE_SHARE = 0.95  # of the time; the rest is for fetching the picture and for writing the answer
 
@@ -33,14 +37,11 @@ def find(typed: Typed) -> Done:
         TatorError: with a sentence.
     """
     services, begun = typed.services, monotonic()
-    options = word_options(typed.control.options)
-    model = services.qwen.active(typed.project)
-    agreement = services.settings.guard_agreement
-    manner = Manner.of(typed.interface, typed.control, typed.image_name, options, typed.choices, model, agreement)
+    manner = manner_of(services, typed.project, typed.choices, typed.interface, typed.control, typed.image_name)
     words = all_or(typed.argument, manner.interface.labels)
-    standing, unclear = _standing(typed)
+    standing, unclear = standing_on(typed)
     ref = typed.fetch()
-    finder = WordFinder(services.engine, manner)
+    finder = manner.finder(services.engine)
     seconds = services.settings.answer_timeout_seconds - (monotonic() - begun)
 
     def ask() -> Worded:
@@ -48,14 +49,14 @@ def find(typed: Typed) -> Done:
         return finder.find(ref, words, seconds * ENGINE_SHARE, standing, "click", about, (typed.prompt_id,))
 
     try:
-        worded = in_time(services, typed.project, finder, ask, seconds)
+        worded = in_time(services, typed.project, lambda: finder.doing, ask, seconds)
     except ImageError:
         services.images.forget(ref)
         raise
     said = said_of(worded, words, monotonic() - begun)
     if unclear:
-        said += "; several annotations stand on this task, so it may repeat what yours has"
-    if options.keep_prompt and typed.project is not None:
+        said += f"; {UNCLEAR}"
+    if manner.keep and typed.project is not None:
         services.choose(typed.project, words=KeptWords(words, typed.control.name))
         said += "; kept for the next pictures (/forget ends that)"
     return Done(worded.regions, said, worded.model_version, worded.was_warm)
@@ -68,9 +69,16 @@ def all_or(words: str, labels: tuple[str, ...]) -> str:
 
 
 def in_time(
-    services: Services, project: int | None, finder: WordFinder, ask: Callable[[], Worded], seconds: float
-) -> Worded:
+    services: Services, project: int | None, doing: Callable[[], str], ask: Callable[[], Answered], seconds: float
+) -> Answered:
     """What asking comes to; the strip tells how far it is.
+
+    Args:
+        services: of the web process.
+        project: whose strip is told.
+        doing: the current step in words.
+        ask: asks; in a thread of its own.
+        seconds: the most that it may take.
 
     Raises:
         AssistError: it takes longer.
@@ -82,7 +90,7 @@ def in_time(
     try:
         while True:
             passed = monotonic() - begun
-            services.notices.progressed(project, f"{finder.doing}, {_tokens(services)}{passed:.0f} s…")
+            services.notices.progressed(project, f"{doing()}, {_tokens(services)}{passed:.0f} s…")
             try:
                 return asking.result(max(0.05, min(TICK_SECONDS, seconds - passed)))
             except FutureTimeout:
@@ -114,9 +122,15 @@ def said_of(worded: Worded, words: str, seconds: float) -> str:
     return "; ".join([f"{found} in {seconds:.1f} s", *worded.left_out])
 
 
-def _standing(typed: Typed) -> tuple[list[Placed], bool]:
-    """What stands on the picture; and whether it is unclear which annotation is open."""
+def standing_on(typed: Typed, but: Collection[str] = ()) -> tuple[list[Placed], bool]:
+    """What stands on the picture, and whether it is unclear which annotation is open.
+
+    Args:
+        typed: the request.
+        but: ids of regions that do not count.
+    """
     try:
-        return placed_regions(on_screen(typed.task, typed.prompt_id), typed.image_name), False
+        result = on_screen(typed.task, typed.prompt_id)
     except AssistError:
         return [], True
+    return placed_regions([item for item in result if str(item.get("id")) not in but], typed.image_name), False

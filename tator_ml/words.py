@@ -1,4 +1,4 @@
-"""Words → regions of one picture: what a prompt field, kept words and a job over a project share.
+"""Words → regions of one picture, found by a Qwen-VL.
 
 The words become a prompt in the active model's style, its detections get the configuration's labels, and boxes or
 points go through the segmenter and the class head as the mode asks.
@@ -8,22 +8,22 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Protocol
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Protocol
 
 from label_config.interface import Control, Interface
 from label_config.word_options import MOST_RESULTS, WordOptions
 from tator_ml.asking import AnswersAsks, answer_or_without_class
-from tator_ml.assists import Assist, AssistError, choose_output, needs_mask, write_regions
+from tator_ml.assists import Assist, AssistError, needs_mask, write_regions
 from tator_ml.engine.detections import DetectAsk, Detected
 from tator_ml.engine.messages import Ask, Found, Prompt
-from tator_ml.found_objects import Named, Placed, named, vocabulary
+from tator_ml.found_objects import Named, Placed, named, output_of_words, vocabulary, wants_classes
 from tator_ml.images.fetch import ImageRef
 from tator_ml.projects import ProjectChoices
 from tator_ml.vlm.prompts import PromptStyle, compose
 from tator_ml.vlm.registry import BASE, QwenEntry
+from tator_ml.worded import Worded
 from tator_sdk.regions import Region
 
 STEP = 4  # objects in one question to the segmenter: clicks come between
@@ -39,8 +39,8 @@ class AnswersWords(AnswersAsks, Protocol):
 
 
 @dataclass(frozen=True)
-class Manner:
-    """How words are answered on one image tag of a project.
+class QwenManner:
+    """How a Qwen-VL answers words on one image tag of a project.
 
     Attributes:
         interface: of the project.
@@ -74,24 +74,16 @@ class Manner:
         choices: ProjectChoices,
         model: QwenEntry,
         agreement: float,
-    ) -> Manner:
+    ) -> QwenManner:
         """What tag and project say.
 
         Raises:
             AssistError: no tag can take the answer; the sentence says what to add.
         """
         wanted = "box" if options.mode == "bbox" else choices.output
-        output = choose_output(interface, prompt, image_name, wanted)
-        if output.labels_key:
-            raise AssistError(
-                f"The labels of '{output.name}' come with each task, so words cannot be matched with them; write them "
-                "into the labelling configuration."
-            )
-        chosen = prompt.assists
-        if chosen is None and choices.assists is not None:
-            chosen = frozenset(choices.assists)
-        classify = chosen is None or "classify" in chosen
-        return cls(interface, output, image_name, options, model, choices.segmenter, choices.head, classify, agreement)
+        output = output_of_words(interface, prompt, image_name, wanted)
+        classify = wants_classes(prompt, choices)
+        return cls(interface, output, image_name, options, model, choices.clicks_by, choices.head, classify, agreement)
 
     @property
     def style(self) -> PromptStyle:
@@ -107,72 +99,38 @@ class Manner:
         """The model's name, short enough for the strip."""
         return short_name(self.model)
 
-
-@dataclass
-class Worded:
-    """What came of words on one picture.
-
-    Attributes:
-        regions: the answer.
-        counts: objects in it by label.
-        unmatched: names the model gave that are no labels, with how often.
-        standing: objects left out because they stood on the picture already, and
-        doubled: because another of the answer is the same, and
-        more: because the answer has as many as it may.
-        late: because the time was up.
-        unseen: places at which the segmenter sees nothing.
-        placeless: objects with a point where boxes were asked for.
-        detected: what the model answered.
-        items: what it was asked for; None where the words were taken as they are.
-        model_version: names model, segmenter and head, as far as they took part.
-        was_warm: whether the segmenter's picture was ready.
-        without_class: why the head was not asked, in a sentence.
-    """
-
-    detected: Detected
-    items: tuple[str, ...] | None
-    model_version: str
-    regions: list[Region] = field(default_factory=list)
-    counts: Counter[str] = field(default_factory=Counter)
-    unmatched: Counter[str] = field(default_factory=Counter)
-    standing: int = 0
-    doubled: int = 0
-    more: int = 0
-    late: int = 0
-    unseen: int = 0
-    placeless: int = 0
-    was_warm: bool = True
-    without_class: str | None = None
+    @property
+    def model_id(self) -> str:
+        """Id of the model that is asked."""
+        return self.model.id
 
     @property
-    def left_out(self) -> list[str]:
-        """What is not in the answer and why, in words."""
-        said = []
-        if self.unmatched:
-            names = ", ".join(f"'{name[:40]}'" for name, _ in self.unmatched.most_common(3))
-            names += ", …" if len(self.unmatched) > 3 else ""
-            said.append(f"{self.unmatched.total()} named {names}, which is no label here")
-        if self.standing:
-            said.append(f"{self.standing} stood already")
-        if self.doubled:
-            said.append(f"{self.doubled} twice the same")
-        if self.unseen:
-            said.append(f"{self.unseen} where the segmenter sees nothing")
-        if self.placeless:
-            said.append(f"{self.placeless} without a box")
-        if self.more:
-            said.append(f"{self.more} more than model_max_results allows")
-        if self.late:
-            said.append(f"{self.late} left when the time was up")
-        if self.detected.ended == "time":
-            said.append("the time was up before the model had ended")
-        elif self.detected.ended == "length":
-            said.append("the answer was cut at its greatest length")
-        elif not self.detected.complete:
-            said += [problem.rstrip(".") for problem in self.detected.problems[:1]]
-        if self.without_class:
-            said.append(f"without classes: {self.without_class}")
-        return said
+    def keep(self) -> bool:
+        """Whether words that were typed are asked again on the next pictures."""
+        return self.options.keep_prompt
+
+    @property
+    def depends(self) -> dict[str, Any]:
+        """What the answer depends on beside words and model."""
+        return asdict(self.options)
+
+    @property
+    def verb(self) -> str:
+        """Of ``tator prelabel``."""
+        return "qwen"
+
+    def version(self, engine: Any) -> str:
+        """What takes part in an answer: model, segmenter, head."""
+        parts = [short_name(self.model) if self.model.metadata is None else self.model.id]
+        if self.options.mode != "bbox":
+            parts.append(engine.segmenter_version(self.segmenter))
+        if self.classify:
+            parts.append(engine.status().version_with(self.head, self.segmenter).rpartition("+")[2])
+        return "+".join(parts)
+
+    def finder(self, engine: AnswersWords) -> WordFinder:
+        """One that asks an engine."""
+        return WordFinder(engine, self)
 
 
 class WordFinder:
@@ -182,10 +140,11 @@ class WordFinder:
         doing: the current step, for the strip; may be read by another thread.
     """
 
-    def __init__(self, engine: AnswersWords, manner: Manner) -> None:
+    def __init__(self, engine: AnswersWords, manner: QwenManner) -> None:
         self.doing = f"asking {manner.model_name}"
         self._engine = engine
         self._manner = manner
+        self._model_version = ""
 
     def find(
         self,
@@ -239,9 +198,10 @@ class WordFinder:
         if strict and not detected.found and not detected.complete and detected.ended == "end":
             shown = " ".join(detected.text.split())[:80]
             raise AssistError(f"{manner.model_name} answered nothing that can be read ('{shown}'); ask in other words.")
-        worded = Worded(detected, composed.items, detected.model_version)
+        worded = _worded(detected)
         naming = named(detected.found, manner.interface, manner.output, composed.items)
         worded.unmatched = naming.unmatched
+        self._model_version = detected.model_version
         self._fill(worded, ref, naming.named, standing, lane, begun + seconds)
         return worded
 
@@ -273,8 +233,7 @@ class WordFinder:
                     worded.more += 1
                 else:
                     taken.append(placed)
-                    worded.regions += regions
-                    worded.counts[", ".join(placed.labels) or "object"] += 1
+                    worded.add(placed, regions)
 
     def _placed(
         self, worded: Worded, ref: ImageRef, part: Sequence[Named], lane: str
@@ -301,7 +260,7 @@ class WordFinder:
             worded.without_class = worded.without_class or why
             worded.was_warm = worded.was_warm and answer.was_warm
             segmenter, _, head = answer.model_version.rpartition("+")
-            parts = (worded.detected.model_version, segmenter if sees else "", head if manner.classify else "")
+            parts = (self._model_version, segmenter if sees else "", head if manner.classify else "")
             worded.model_version = "+".join(part for part in parts if part)
             founds = answer.found
         else:
@@ -337,7 +296,27 @@ def short_name(model: QwenEntry) -> str:
     return (model.label or model.id).rstrip("/").rpartition("/")[2]
 
 
-def _labels(assist: Assist, found: Found, manner: Manner) -> tuple[str, ...]:
+def _worded(detected: Detected) -> Worded:
+    """A model's answer, before anything of it has a place."""
+    problems: list[str] = []
+    if detected.ended == "time":
+        problems = ["the time was up before the model had ended"]
+    elif detected.ended == "length":
+        problems = ["the answer was cut at its greatest length"]
+    elif not detected.complete:
+        problems = [problem.rstrip(".") for problem in detected.problems[:1]]
+    cut = detected.ended in ("time", "length")
+    return Worded(
+        detected.model_version,
+        problems=tuple(problems),
+        tokens=detected.tokens,
+        seconds=detected.seconds,
+        cut=cut,
+        garbled=not (cut or detected.complete or detected.found),
+    )
+
+
+def _labels(assist: Assist, found: Found, manner: QwenManner) -> tuple[str, ...]:
     verdict = found.verdict
     label = manner.interface.find_label(assist.output, verdict.label) if verdict and verdict.label else None
     return (label,) if label else assist.labels

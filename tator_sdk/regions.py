@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from label_config.interface import Control
 from tator_sdk.errors import TatorError
 from tator_sdk.geometry import MaskArray, Xyxy, iou_of_masks
 from tator_sdk.polygons import polygons_of_mask
@@ -310,3 +311,44 @@ def region(
     if info:
         made["meta"] = {"text": list(info)}
     return made
+
+
+def labelled_regions(
+    output: Control,
+    image_name: str,
+    region_id: str,
+    value: Mapping[str, Any],
+    labels: Sequence[str],
+    size_wh: tuple[int, int],
+    *,
+    score: float | None = None,
+    info: Sequence[str] = (),
+) -> list[Region]:
+    """One object as results of a tag: two with one id where its labels stand in a ``<Labels>`` beside it.
+
+    Args:
+        output: the tag that takes it.
+        image_name: name of the image tag.
+        region_id: the id it takes.
+        value: geometry in percent.
+        labels: that it carries.
+        size_wh: the picture's size in pixels.
+        score: 0..1, for the region list.
+        info: lines for the Info panel.
+    """
+    written = region(
+        region_id=region_id,
+        from_name=output.name,
+        to_name=image_name,
+        result_type=output.result_type,
+        value=value,
+        labels=labels,
+        size_wh=size_wh,
+        score=score,
+        info=info,
+    )
+    shared = output.labels_from
+    if labels and shared not in (None, output.name):
+        twin = {"from_name": shared, "type": "labels", "value": {**written["value"], "labels": list(labels)}}
+        return [written, {**written, **twin}]
+    return [written]

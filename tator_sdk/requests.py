@@ -310,6 +310,7 @@ class Prelabel(JobRequest):
     """Words asked about every picture of a project, a view of its Data Manager, or single tasks."""
 
     project: int = Field(ge=1, description="Label Studio project whose pictures are asked about.")
+    by: Literal["qwen", "sam3"] = Field("qwen", description="Who is asked: a Qwen-VL in words, or SAM 3 by phrases.")
     prompt: str = Field("", max_length=10_000, description="What to find, as in a prompt field; empty: all classes.")
     model: str | None = Field(None, description="Id of a tuned model, or base. Default: the project's active one.")
     mode: Literal["bbox", "bbox_sam", "point"] | None = Field(
@@ -318,7 +319,13 @@ class Prelabel(JobRequest):
         "Default: the prompt field's.",
     )
     max_results: int | None = Field(
-        None, ge=1, le=50, description="Most objects on one picture. Default: the prompt field's, else 8."
+        None, ge=1, le=200, description="Most objects on one picture. Default: the prompt field's, else 8 (sam3: 20)."
+    )
+    threshold: float | None = Field(
+        None, ge=0, le=1, description="Least score of an object (sam3). Default: the prompt field's, else 0.5."
+    )
+    output: Literal["box", "polygon", "mask"] | None = Field(
+        None, description="What objects become (sam3): box, polygon or mask. Default: the project's output."
     )
     image_type: str | None = Field(None, description="Kind of picture, for the prompt: 'aerial photograph'.")
     extra_context: str | None = Field(None, description="A sentence more about the pictures, for the prompt.")
@@ -339,4 +346,13 @@ class Prelabel(JobRequest):
     def _one_selection(self) -> Prelabel:
         if self.view is not None and self.tasks:
             raise ValueError("give either --view V or --task T, not both")
+        foreign = _OF_SAM3 if self.by == "qwen" else _OF_QWEN
+        if given := [name for name in foreign if getattr(self, name) is not None]:
+            raise ValueError(f"{self.by} takes no {given[0].replace('_', ' ')}; leave it out")
+        if self.by == "qwen" and (self.max_results or 0) > 50:
+            raise ValueError("qwen names 50 objects at most; give --max-results up to 50")
         return self
+
+
+_OF_QWEN = ("mode", "image_type", "extra_context", "segmenter")
+_OF_SAM3 = ("threshold", "output")

@@ -216,7 +216,7 @@ class Settings(BaseSettings):
     remove_leftover_points: bool = Field(
         True,
         description="After submission, take the points that asked for a region out of its annotation, where the "
-        "editor left them standing.",
+        "editor left them standing, and the boxes of an example tool around what is not meant.",
     )
     answer_timeout_seconds: float = Field(
         90.0, gt=0, lt=100, description="Longest answer to Label Studio, which gives up after 100 s."

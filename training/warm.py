@@ -153,7 +153,7 @@ def warm(
     studio, about, interface = project_of(settings, request.project)
     store = image_store(settings)
     engine = engine or EngineClient(settings, store)
-    segmenter = request.segmenter or project_choices(settings).get(request.project).segmenter
+    segmenter = request.segmenter or project_choices(settings).get(request.project).clicks_by
     version = engine.segmenter_version(segmenter)
     shard = _Shard(request, job, fetcher or ImageFetcher(settings, store), engine, segmenter,
                    Claims(connection, version, job.id))  # fmt: skip

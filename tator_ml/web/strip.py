@@ -50,7 +50,7 @@ def blueprint(settings: Settings, services: Services, watch: EngineWatch) -> Blu
         return jsonify(
             ready=status.ready,
             engine_error=None if status.ready else status.error,
-            model=status.version_with(chosen.head, chosen.segmenter),
+            model=status.version_with(chosen.head, chosen.clicks_by),
             learning=learning.said(number),
             waiting=status.waiting.get("click", 0),
             oldest_seconds=round(status.oldest_seconds.get("click", 0.0), 1),

@@ -38,7 +38,7 @@ def blueprint(services: Services, watch: EngineWatch) -> Blueprint:
         _extra_params(body.get("extra_params"))
         log.info("setup of project %s by %s", body.get("project"), body.get("hostname"))
         chosen = services.projects.get(project_number(body.get("project")))
-        return jsonify(model_version=watch.status.version_with(chosen.head, chosen.segmenter))
+        return jsonify(model_version=watch.status.version_with(chosen.head, chosen.clicks_by))
 
     @routes.get("/versions")
     def versions() -> Response:

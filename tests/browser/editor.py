@@ -11,8 +11,8 @@ from demo.pictures import SETTINGS, TruthObject, truth_of
 from demo.stack import DemoStack
 from tator_sdk.geometry import Xyxy, area_xyxy
 
-POINT, BOX = "key-point-tool", "rectangle-tool"
-GROUP_OF_LABELS = {POINT: 0, BOX: 1}  # as the configuration has them
+POINT, BOX, EXAMPLE = "key-point-tool", "rectangle-tool", "example"
+GROUP_OF_LABELS = {POINT: 0, BOX: 1, EXAMPLE: 2}  # as the configuration has them
 
 AUTO_ANNOTATION = ("bottombar-auto-annotation-toggle", "autoAnnotation")
 AUTO_ACCEPT = ("bottombar-auto-accept-toggle", "autoAcceptSuggestions")
@@ -105,9 +105,12 @@ class Editor:
         return place.x + point[0] * scale, place.y + point[1] * scale
 
     def tool(self, name: str, smart: bool = True) -> None:
-        """Pick a tool: one that asks the backend, or the ordinary one."""
+        """Pick a tool: one that asks the backend, or the ordinary one; of two rectangles the last takes examples."""
         if smart:
             self.page.hover(".lsf-toolbar__group > button.lsf-tool_smart")
+            if name == EXAMPLE:
+                self.page.locator(f'.lsf-toolbar__smart button[aria-label="{BOX}"]').last.click()
+                return
             self.page.click(f'.lsf-toolbar__smart button[aria-label="{name}"]')
         else:
             self.page.click(f'.lsf-toolbar__group > button[aria-label="{name}"]:not(.lsf-tool_smart)')

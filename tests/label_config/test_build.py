@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from label_config.build import KEYS, NO_HOTKEY, SHIFTED, TWEAK, build, template_names
+from label_config.build import KEYS, NEGATIVE, NO_HOTKEY, SHIFTED, TWEAK, build, template_names
 from label_config.errors import LabelConfigError
 from label_config.palette import colour, contrast_with_white
 from label_config.reader import problems, read
 
-TEMPLATES = ["all", "boxes", "masks", "polygons"]
+TEMPLATES = ["all", "boxes", "masks", "polygons", "sam3"]
 
 EDITOR_KEYS = set("behkmopruvw[]")
 """Plain keys of Label Studio 1.23.2's editor (its keymap), in lower case."""
@@ -28,7 +28,7 @@ EDITOR_COMBINATIONS = {"shift+1", "shift+2", "shift+r"} | {f"alt+{key}" for key 
 class_names = (
     st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp", "Cn"]), min_size=1, max_size=40)
     .map(str.strip)
-    .filter(lambda name: name not in ("", TWEAK))
+    .filter(lambda name: name not in ("", TWEAK, NEGATIVE))
 )
 
 
@@ -71,6 +71,7 @@ def test_label_studio_finds_every_template_valid(template: str, count: int) -> N
         ("masks", "point brush box", "brush box", "brush"),
         ("polygons", "point box", "polygon box", "polygon"),
         ("all", "point box brush prompt", "box brush polygon", "box brush polygon"),
+        ("sam3", "point box example prompt", "box example polygon brush", "box example polygon brush"),
     ],
 )
 def test_what_a_template_asks_and_answers(template: str, prompts: str, outputs: str, answer_to_a_click: str) -> None:
@@ -178,8 +179,8 @@ def test_the_image_key_is_taken(key: str, value: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("circles", ["Car"]), 'There is no template "circles"; there are all, boxes, masks, polygons.'),
-        (("../boxes", ["Car"]), 'There is no template "../boxes"; there are all, boxes, masks, polygons.'),
+        (("circles", ["Car"]), 'There is no template "circles"; there are all, boxes, masks, polygons, sam3.'),
+        (("../boxes", ["Car"]), 'There is no template "../boxes"; there are all, boxes, masks, polygons, sam3.'),
         (("boxes", []), "There are no classes; give at least one name."),
         (("boxes", ["Car", " Car "]), 'The class "Car" is given twice.'),
         (("boxes", ["Car", ""]), "The name of class 2 is empty."),

@@ -156,7 +156,7 @@ def test_options_threshold_and_predicted_values() -> None:
 def test_assists_and_what_is_unknown_in_them(written: str, assists: frozenset[str] | None, warned: bool) -> None:
     interface = view(IMAGE, f'<Rectangle name="r" toName="image" model_assist="{written}"/>')
     assert interface.control("r").assists == assists
-    expected = '"r" has model_assist="colour", but Tator knows only classify, exemplar, refine, tweak.'
+    expected = '"r" has model_assist="colour", but Tator knows only classify, refine, tweak.'
     assert interface.warnings == ((expected,) if warned else ())
 
 

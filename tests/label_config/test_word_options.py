@@ -32,7 +32,7 @@ def test_options_are_read_from_the_tag(attributes: str, options: WordOptions) ->
 @pytest.mark.parametrize(
     ("attributes", "said"),
     [
-        ('model_mode="mask"', "bbox, bbox_sam, point"),
+        ('model_mode="mask"', "bbox, bbox_sam, point and sam3"),
         ('model_max_results="0"', "from 1 to 50"),
         ('model_max_results="51"', "from 1 to 50"),
         ('model_max_results="½"', "from 1 to 50"),

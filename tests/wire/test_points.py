@@ -114,7 +114,7 @@ def test_a_submitted_annotation_is_freed_of_them(
     asked: list[int] = []
     done = threading.Event()
     monkeypatch.setattr(
-        tator_ml.events, "remove_leftovers", lambda settings, number, _: (asked.append(number), done.set())
+        tator_ml.events, "remove_leftovers", lambda settings, number, *_: (asked.append(number), done.set())
     )
     clicks = Clicks(running, body, "box")
     answered, _ = clicks.ask("a")

@@ -1,7 +1,10 @@
-"""The verb ``prelabel``: ask a model in words about a whole project, see what it found, and take it back."""
+"""The verbs ``prelabel``: ask a model in words about a whole project, see what it found, and take it back."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -15,8 +18,6 @@ from tator_sdk.requests import Prelabel
 from tator_sdk.settings import Settings
 from training.cli.project_job import ProjectJob, checked_id, delete_pushed, made, project_of
 
-UNDO = "tator prelabel qwen --undo"
-
 prelabel = typer.Typer(
     name="prelabel", help="Predictions for a whole project, asked for in words.", no_args_is_help=True
 )
@@ -24,6 +25,23 @@ prelabel = typer.Typer(
 
 def _help(field: str) -> str:
     return Prelabel.model_fields[field].description or ""
+
+
+Project = Annotated[int | None, typer.Option("--project", "-p", help=_help("project"))]
+Words = Annotated[str, typer.Option(metavar="WORDS", help=_help("prompt"))]
+Model = Annotated[str | None, typer.Option(metavar="ID", help=_help("model"))]
+MaxResults = Annotated[int | None, typer.Option(min=1, max=200, help=_help("max_results"))]
+View = Annotated[int | None, typer.Option(min=1, help=_help("view"))]
+Tasks = Annotated[list[int] | None, typer.Option("--task", "-t", metavar="T", help=_help("tasks"))]
+Labelled = Annotated[bool, typer.Option("--labelled", help=_help("labelled"))]
+Classify = Annotated[bool | None, typer.Option("--classify/--no-classify", help=_help("classify"))]
+Seconds = Annotated[int, typer.Option(min=5, max=3600, help=_help("seconds"))]
+InFlight = Annotated[int, typer.Option(min=1, max=16, help=_help("in_flight"))]
+DryRun = Annotated[bool, typer.Option("--dry-run", help=_help("dry_run"))]
+Here = Annotated[bool, typer.Option("--here", help="In this process, not as a job of a worker.")]
+Detach = Annotated[bool, typer.Option("--detach", help="Start the job and do not wait for it.")]
+Undo = Annotated[str | None, typer.Option(metavar="JOB", help="Delete the predictions of that job.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="With --undo: do not ask.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -38,25 +56,25 @@ def _about() -> None:
 
 @prelabel.command()
 def qwen(
-    project: Annotated[int | None, typer.Option("--project", "-p", help=_help("project"))] = None,
-    prompt: Annotated[str, typer.Option(metavar="WORDS", help=_help("prompt"))] = "",
-    model: Annotated[str | None, typer.Option(metavar="ID", help=_help("model"))] = None,
+    project: Project = None,
+    prompt: Words = "",
+    model: Model = None,
     mode: Annotated[str | None, typer.Option(metavar="bbox|bbox_sam|point", help=_help("mode"))] = None,
-    max_results: Annotated[int | None, typer.Option(min=1, max=50, help=_help("max_results"))] = None,
+    max_results: MaxResults = None,
     image_type: Annotated[str | None, typer.Option(help=_help("image_type"))] = None,
     extra_context: Annotated[str | None, typer.Option(help=_help("extra_context"))] = None,
-    view: Annotated[int | None, typer.Option(min=1, help=_help("view"))] = None,
-    tasks: Annotated[list[int] | None, typer.Option("--task", "-t", metavar="T", help=_help("tasks"))] = None,
-    labelled: Annotated[bool, typer.Option("--labelled", help=_help("labelled"))] = False,
-    classify: Annotated[bool | None, typer.Option("--classify/--no-classify", help=_help("classify"))] = None,
+    view: View = None,
+    tasks: Tasks = None,
+    labelled: Labelled = False,
+    classify: Classify = None,
     segmenter: Annotated[str | None, typer.Option(help=_help("segmenter"))] = None,
-    seconds: Annotated[int, typer.Option(min=5, max=3600, help=_help("seconds"))] = 600,
-    in_flight: Annotated[int, typer.Option(min=1, max=16, help=_help("in_flight"))] = 2,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help=_help("dry_run"))] = False,
-    here: Annotated[bool, typer.Option("--here", help="In this process, not as a job of a worker.")] = False,
-    detach: Annotated[bool, typer.Option("--detach", help="Start the job and do not wait for it.")] = False,
-    undo: Annotated[str | None, typer.Option(metavar="JOB", help="Delete the predictions of that job.")] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="With --undo: do not ask.")] = False,
+    seconds: Seconds = 600,
+    in_flight: InFlight = 2,
+    dry_run: DryRun = False,
+    here: Here = False,
+    detach: Detach = False,
+    undo: Undo = None,
+    yes: Yes = False,
     home: Home = None,
 ) -> None:
     """Ask Qwen about the pictures of a project that nobody has labelled; what it finds appears as predictions.
@@ -67,25 +85,80 @@ def qwen(
 
     Example: tator prelabel qwen --project 3 --prompt "car, bus" --mode bbox_sam
     """
-    settings, console = read_settings(home=home), Console(highlight=False)
-    if undo is not None:
-        checked_id(settings, "prelabel", undo)
-        project = project or project_of(settings, "prelabel", undo)
-        if not delete_pushed(settings, console, undo, project, yes):
-            console.print(f"Project {project} has no prediction of {undo}: nothing was deleted.")
+    fields = {
+        "prompt": prompt, "model": model, "mode": mode, "max_results": max_results, "image_type": image_type,
+        "extra_context": extra_context, "view": view, "tasks": tuple(tasks or ()), "labelled": labelled,
+        "classify": classify, "segmenter": segmenter, "seconds": seconds, "in_flight": in_flight, "dry_run": dry_run,
+    }  # fmt: skip
+    _run("qwen", project, fields, _Ways(here, detach, undo, yes), home)
+
+
+@prelabel.command()
+def sam3(
+    project: Project = None,
+    prompt: Words = "",
+    model: Model = None,
+    threshold: Annotated[float | None, typer.Option(min=0, max=1, help=_help("threshold"))] = None,
+    max_results: MaxResults = None,
+    output: Annotated[str | None, typer.Option(metavar="box|polygon|mask", help=_help("output"))] = None,
+    view: View = None,
+    tasks: Tasks = None,
+    labelled: Labelled = False,
+    classify: Classify = None,
+    seconds: Seconds = 600,
+    in_flight: InFlight = 2,
+    dry_run: DryRun = False,
+    here: Here = False,
+    detach: Detach = False,
+    undo: Undo = None,
+    yes: Yes = False,
+    home: Home = None,
+) -> None:
+    """Ask SAM 3 for all classes of a project, or for phrases, on the pictures that nobody has labelled.
+
+    What it finds appears as predictions. Nothing else of the project changes, and `--undo JOB` takes them back.
+
+    Example: tator prelabel sam3 --project 3 --dry-run
+
+    Example: tator prelabel sam3 --project 3 --prompt "Car: red car; bus" --threshold 0.4 --output polygon
+    """
+    fields = {
+        "prompt": prompt, "model": model, "threshold": threshold, "max_results": max_results, "output": output,
+        "view": view, "tasks": tuple(tasks or ()), "labelled": labelled, "classify": classify, "seconds": seconds,
+        "in_flight": in_flight, "dry_run": dry_run,
+    }  # fmt: skip
+    _run("sam3", project, fields, _Ways(here, detach, undo, yes), home)
+
+
+@dataclass(frozen=True)
+class _Ways:
+    """Where the job runs, or which one is taken back."""
+
+    here: bool
+    detach: bool
+    undo: str | None
+    yes: bool
+
+
+def _run(by: str, project: int | None, fields: dict[str, Any], ways: _Ways, home: Path | None) -> None:
+    settings, console, verb = read_settings(home=home), Console(highlight=False), f"tator prelabel {by}"
+    if ways.undo is not None:
+        checked_id(settings, "prelabel", ways.undo)
+        project = project or project_of(settings, "prelabel", ways.undo)
+        if not delete_pushed(settings, console, ways.undo, project, ways.yes):
+            console.print(f"Project {project} has no prediction of {ways.undo}: nothing was deleted.")
         return
     if project is None:
-        raise TatorError("Say which project: tator prelabel qwen --project N.")
-    request = made(
-        Prelabel, project=project, prompt=prompt, model=model, mode=mode, max_results=max_results,
-        image_type=image_type, extra_context=extra_context, view=view, tasks=tuple(tasks or ()), labelled=labelled,
-        classify=classify, segmenter=segmenter, seconds=seconds, in_flight=in_flight, dry_run=dry_run,
-    )  # fmt: skip
-    title = f"'{prompt[:40] or 'all classes'}' in project {project}" + (", dry run" if dry_run else "")
-    job = ProjectJob(settings, console, "prelabel", request, project, title, UNDO)
-    report = job.run(here, detach, lambda local: _work(request, settings, local), lambda _: not dry_run)
+        raise TatorError(f"Say which project: {verb} --project N.")
+    request = made(Prelabel, by=by, project=project, **fields)
+    what, dry = request.prompt[:40] or "all classes", ", dry run" if request.dry_run else ""
+    job = ProjectJob(
+        settings, console, "prelabel", request, project, f"'{what}' in project {project}{dry}", f"{verb} --undo"
+    )
+    work = partial(_work, request, settings)
+    report = job.run(ways.here, ways.detach, work, lambda _: not request.dry_run)
     if report is not None:
-        show(console, report)
+        show(console, report, f"{verb} --undo")
 
 
 def _work(request: Prelabel, settings: Settings, job: Any) -> dict[str, Any]:
@@ -94,8 +167,8 @@ def _work(request: Prelabel, settings: Settings, job: Any) -> dict[str, Any]:
     return run(request, settings, job)
 
 
-def show(console: Console, report: dict[str, Any]) -> None:
-    """Print what a job found and did, and how to go on."""
+def show(console: Console, report: dict[str, Any], undo: str) -> None:
+    """Print what a job found and did, and how to go on; ``undo`` is the command that takes it back."""
     project = report["project"]
     if not report["tasks"]:
         console.print(f"No task of project {project} was meant: all have annotations; --labelled takes those too.")
@@ -118,6 +191,8 @@ def show(console: Console, report: dict[str, Any]) -> None:
         console.print(f"Answers that could not be read: {report['garbled']}.")
     if report["cut"]:
         console.print(f"Answers that were cut short, of which the whole objects count: {report['cut']}.")
+    if report["more"]:
+        console.print(f"Left out because one picture had more than --max-results: {report['more']}.")
     if report["unreadable"]:
         console.print(f"Pictures that could not be had: {report['unreadable']}.")
     for note in report["notes"][:10]:
@@ -135,4 +210,4 @@ def show(console: Console, report: dict[str, Any]) -> None:
             soft_wrap=True,
         )
     if report["pushed"] or report["already_there"]:
-        console.print(f"To take them back: {UNDO} {report['job']}", soft_wrap=True)
+        console.print(f"To take them back: {undo} {report['job']}", soft_wrap=True)

@@ -13,24 +13,20 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
-from label_config.interface import Control, Interface
-from label_config.word_options import WordOptions, word_options
-from tator_ml.assists import AssistError
+from label_config.interface import Interface
 from tator_ml.engine.client import EngineClient
 from tator_ml.engine.head import write_whole
 from tator_ml.images.fetch import ImageFetcher
 from tator_ml.learning.stores import head_registry, image_store, project_choices
-from tator_ml.projects import ProjectChoices
 from tator_ml.typed_words import all_or
-from tator_ml.vlm.registry import QwenEntry, qwen_registry
-from tator_ml.words import AnswersWords, Manner, short_name
 from tator_sdk.push import Pushed
 from tator_sdk.requests import Prelabel
 from tator_sdk.settings import Settings
 from tator_sdk.studio import UNLABELLED
 from training.job import Job, run_job
 from training.journal import lines_of
-from training.prelabel.look import FOUND_FILE, How, Looking, offer_of
+from training.prelabel.look import FOUND_FILE, FindsWords, How, Looking, offer_of
+from training.prelabel.manners import concept_manners, qwen_manners
 from training.selection import selected_tasks
 from training.sweep import Fetches, ServesJobs, project_of, push_found
 
@@ -38,7 +34,7 @@ PLAN_FILE, REPORT_FILE = "plan.json", "report.json"
 MOST_NOTES = 100
 
 
-class Engine(AnswersWords, ServesJobs, Protocol):
+class Engine(FindsWords, ServesJobs, Protocol):
     """What this job needs of an engine."""
 
 
@@ -97,7 +93,7 @@ def prelabel(
         "job": job.id,
         "prompt": request.prompt,
         "model": how.manners[0].model_name,
-        "mode": how.manners[0].options.mode,
+        "mode": how.manners[0].depends["mode"],
         "model_version": how.version,
         "dry_run": request.dry_run,
         **found,
@@ -118,61 +114,25 @@ def prelabel(
 def _how(request: Prelabel, settings: Settings, job: Job, engine: Engine, interface: Interface) -> How:
     """Model, options and model version, decided once: a later attempt of the job goes on with the same."""
     path = job.folder / PLAN_FILE
-    choices = project_choices(settings).get(request.project)
-    registry = qwen_registry(settings)
     plan = json.loads(path.read_text()) if path.exists() else None
-    model = registry.resolve(plan["model"] if plan else _wanted(registry.active(request.project), request))
+    choices = project_choices(settings).get(request.project)
     if plan:
         choices = replace(choices, segmenter=plan["segmenter"], head=plan["head"])
     elif request.segmenter:
         choices = replace(choices, segmenter=request.segmenter)
-    manners = tuple(_manners(request, settings, interface, choices, model))
+    model = plan["model"] if plan else request.model
+    asked = concept_manners if request.by == "sam3" else qwen_manners
+    manners = asked(request, settings, interface, choices, model)
     if plan is None:
-        version = f"{_version(manners[0], engine)}/{job.id}"
-        plan = {"model": model.id, "segmenter": choices.segmenter, "head": choices.head, "version": version}
+        version = f"{manners[0].version(engine)}/{job.id}"
+        plan = {
+            "model": manners[0].model_id,
+            "segmenter": choices.clicks_by,
+            "head": choices.head,
+            "version": version,
+        }
         write_whole(path, json.dumps(plan).encode())
     return How(request, manners, plan["version"])
-
-
-def _wanted(active: QwenEntry, request: Prelabel) -> str:
-    return request.model or active.id
-
-
-def _manners(
-    request: Prelabel, settings: Settings, interface: Interface, choices: ProjectChoices, model: QwenEntry
-) -> Iterable[Manner]:
-    """One for each image tag that can hold an answer.
-
-    Raises:
-        AssistError: none can; the sentence says what to add.
-    """
-    found, problem = [], AssistError("The labelling configuration has no <Image>, so there is nothing to ask about.")
-    for image in interface.images:
-        fields = [one for one in interface.controls if one.takes == "text" and image.name in one.to_name]
-        prompt = fields[0] if fields else Control("", "TextArea", (image.name,))
-        asked = {name: getattr(request, name) for name in ("mode", "max_results", "image_type", "extra_context")}
-        options: WordOptions = replace(
-            word_options(prompt.options), **{name: value for name, value in asked.items() if value is not None}
-        )
-        try:
-            manner = Manner.of(interface, prompt, image.name, options, choices, model, settings.guard_agreement)
-        except AssistError as error:
-            problem = error
-            continue
-        found.append(manner if request.classify is None else replace(manner, classify=request.classify))
-    if not found:
-        raise problem
-    return found
-
-
-def _version(manner: Manner, engine: Engine) -> str:
-    """What takes part: model, segmenter, head."""
-    parts = [short_name(manner.model) if manner.model.metadata is None else manner.model.id]
-    if manner.options.mode != "bbox":
-        parts.append(engine.segmenter_version(manner.segmenter))
-    if manner.classify:
-        parts.append(engine.status().version_with(manner.head, manner.segmenter).rpartition("+")[2])
-    return "+".join(parts)
 
 
 def _counted(lines: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
@@ -185,8 +145,8 @@ def _counted(lines: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         counts.update(line["counts"])
         unmatched.update(line["unmatched"])
         notes |= dict.fromkeys(line["notes"])
-        sums.update(tasks=1, offered=line["offer"] is not None, unreadable=line["unreadable"], cut=line["cut"])
-        sums.update(tokens=line["tokens"], garbled=line["garbled"])
+        sums.update(tasks=1, offered=int(line["offer"] is not None), unreadable=line["unreadable"], cut=line["cut"])
+        sums.update(tokens=line["tokens"], garbled=line["garbled"], more=line.get("more", 0))
     return {
         "tasks": sums["tasks"],
         "objects": counts.total(),
@@ -196,6 +156,7 @@ def _counted(lines: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         "unreadable": sums["unreadable"],
         "cut": sums["cut"],
         "garbled": sums["garbled"],
+        "more": sums["more"],
         "tokens": sums["tokens"],
         "notes": list(notes)[:MOST_NOTES],
     }

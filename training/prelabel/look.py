@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
+from tator_ml.concepts import FindsConcepts
+from tator_ml.engine.concepts import ConceptAsk, ConceptsFound
 from tator_ml.engine.detections import DetectAsk, Detected
 from tator_ml.images.decode import ImageError
-from tator_ml.words import AnswersWords, Manner, Worded, WordFinder
+from tator_ml.worded import Manner, Worded
+from tator_ml.words import AnswersWords
 from tator_sdk.annotations import addresses_of
 from tator_sdk.regions import Region
 from tator_sdk.requests import Prelabel
@@ -19,10 +22,14 @@ from training.sweep import Fetches, Line, Patient, Stopped, Sweep
 FOUND_FILE = "found.jsonl"
 
 
-class PatientWords(Patient):
-    """As :class:`Patient`, for questions in words as well."""
+class FindsWords(AnswersWords, FindsConcepts, Protocol):
+    """An engine that is asked in words, by whichever model."""
 
-    def __init__(self, engine: AnswersWords, patience_seconds: float, sweep: Sweep) -> None:
+
+class PatientWords(Patient):
+    """As :class:`Patient`, for questions in words and by phrases as well."""
+
+    def __init__(self, engine: FindsWords, patience_seconds: float, sweep: Sweep) -> None:
         super().__init__(engine, patience_seconds, sweep.stopped)
         self._words = engine
 
@@ -33,6 +40,14 @@ class PatientWords(Patient):
             EngineError: it is away for too long, or cannot answer.
         """
         return self.patiently(lambda: self._words.detect(ask))
+
+    def find_concepts(self, ask: ConceptAsk) -> ConceptsFound:
+        """Ask SAM 3.
+
+        Raises:
+            EngineError: it is away for too long, or cannot answer.
+        """
+        return self.patiently(lambda: self._words.find_concepts(ask))
 
 
 @dataclass(frozen=True)
@@ -53,7 +68,7 @@ class How:
 class Looking:
     """Asks about tasks, a bounded number at once; may be begun again, and goes on with those that are left."""
 
-    def __init__(self, how: How, job: Job, engine: AnswersWords, fetcher: Fetches, patience_seconds: float) -> None:
+    def __init__(self, how: How, job: Job, engine: FindsWords, fetcher: Fetches, patience_seconds: float) -> None:
         self._how = how
         self._sweep = Sweep(job, job.folder / FOUND_FILE, how.request.in_flight)
         self._engine = PatientWords(engine, patience_seconds, self._sweep)
@@ -78,7 +93,7 @@ class Looking:
             raise Stopped
         line: Line = {
             "task": int(task.id), "unreadable": 0, "notes": [], "counts": {}, "unmatched": {}, 
-            "tokens": 0, "seconds": 0.0, "cut": 0, "garbled": 0, "offer": None,
+            "tokens": 0, "seconds": 0.0, "cut": 0, "garbled": 0, "more": 0, "offer": None,
         }  # fmt: skip
         addresses = addresses_of(self._how.manners[0].interface, task.data or {})
         regions: list[Region] = []
@@ -94,11 +109,11 @@ class Looking:
             regions += worded.regions
             counts += worded.counts
             unmatched += worded.unmatched
-            line["tokens"] += worded.detected.tokens
-            line["seconds"] = round(line["seconds"] + worded.detected.seconds, 3)
-            cut = worded.detected.ended in ("time", "length")
-            line["cut"] += cut
-            line["garbled"] += not (cut or worded.detected.complete or worded.detected.found)
+            line["tokens"] += worded.tokens
+            line["seconds"] = round(line["seconds"] + worded.seconds, 3)
+            line["cut"] += worded.cut or bool(worded.late)
+            line["garbled"] += worded.garbled
+            line["more"] += worded.more
             if worded.without_class:
                 line["notes"].append(f"Without classes of the head: {worded.without_class}")
         line |= {"counts": dict(counts), "unmatched": dict(unmatched)}
@@ -116,7 +131,7 @@ class Looking:
         if address is None:
             raise ImageError(f"it has no picture for '{manner.image_name}'")
         ref = self._fetcher.fetch(address, task)
-        finder = WordFinder(self._engine, manner)
+        finder = manner.finder(self._engine)
         return finder.find(ref, self._how.request.prompt, self._how.request.seconds, lane="batch", strict=False)
 
 

@@ -220,7 +220,7 @@ class _Work:
         self._results = results
         name = request.segmenter
         if name is None and request.project is not None:
-            name = project_choices(settings).get(request.project).segmenter
+            name = project_choices(settings).get(request.project).clicks_by
         self._segmenter = name
         self._version = ""
 

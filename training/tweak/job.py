@@ -130,7 +130,7 @@ def _plan(request: Tweak, settings: Settings, job: Job, engine: Engine, interfac
     if not any(control.labels_key for control in interface.controls):  # else a task's data has further classes
         classes = [class_named(name, interface.labels) for name in classes]
     choices = project_choices(settings).get(request.project)
-    segmenter, head = request.segmenter or choices.segmenter, choices.head if request.classify else None
+    segmenter, head = request.segmenter or choices.clicks_by, choices.head if request.classify else None
     version = engine.segmenter_version(segmenter)
     if request.classify:
         version = engine.status().version_with(head, segmenter)
