@@ -24,6 +24,7 @@ from tator_ml.found_objects import Placed
 from tator_ml.images.decode import ImageError
 from tator_ml.images.fetch import ImageRef
 from tator_ml.instances import alike, distinct, write_instance
+from tator_ml.notes import noted
 from tator_ml.phrases import as_phrase
 from tator_ml.typed_words import ENGINE_SHARE, UNCLEAR, in_time, standing_on
 from tator_sdk.annotations import labels_of
@@ -192,6 +193,7 @@ class _Answer:
         written: list[Region] = []
         if shown is not None and not (same and turned):
             written = self._written(shown, str(item.get("id")), f"drawn, {shown.score:.2f}")
+            written = [{**one, "meta": noted(item, one["meta"]["text"])} for one in written]
         self.regions += written or [dict(item)]
 
     def _others(self, others: Sequence[Instance]) -> None:

@@ -6,7 +6,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-OURS = re.compile(r"(tightened: |box kept: |drawn box kept: |mask quality |.+ [01]\.\d\d · )")
+OURS = re.compile(
+    r"(tightened: |box kept: |drawn box kept: |mask quality |drawn, [01]\.\d\d |like the drawn box |.+ [01]\.\d\d · )"
+)
 """How lines of ours begin."""
 
 

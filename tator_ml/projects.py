@@ -53,6 +53,7 @@ class ProjectChoices:
         qwen: id of the active tuned Qwen in its registry.
         words: kept for the next pictures; None for none.
         sam3: id of the active tuned SAM 3 in its registry.
+        installed: the installation's own segmenter, which is no choice of the project and not kept with them.
     """
 
     assists: tuple[str, ...] | None = None
@@ -64,6 +65,11 @@ class ProjectChoices:
     qwen: str | None = None
     words: KeptWords | None = None
     sam3: str | None = None
+    installed: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """What was chosen, as JSON values."""
+        return {name: value for name, value in asdict(self).items() if name != "installed"}
 
     @property
     def concepts_by(self) -> str:
@@ -73,6 +79,8 @@ class ProjectChoices:
     @property
     def clicks_by(self) -> str | None:
         """Name for the engine of the segmenter that answers clicks; None for the engine's own."""
+        if self.segmenter is None:
+            return self.sam3 if self.installed == SAM3 else None
         return self.concepts_by if self.segmenter == SAM3 else self.segmenter
 
 
@@ -97,17 +105,24 @@ class Activation:
 class Projects:
     """A few small files for each project: its choices, replaced atomically, and the history of its models."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, installed: str | None = None) -> None:
+        """Prepare.
+
+        Args:
+            folder: of the files.
+            installed: the installation's own segmenter.
+        """
         self._folder = folder
+        self._installed = installed
 
     def get(self, project_id: int | None) -> ProjectChoices:
         """The choices of a project; defaults where none were made."""
         if project_id is None:
-            return ProjectChoices()
+            return ProjectChoices(installed=self._installed)
         try:
             kept = json.loads((self._folder / f"{project_id}.json").read_text())
         except FileNotFoundError:
-            return ProjectChoices()
+            return ProjectChoices(installed=self._installed)
         except ValueError as error:
             raise TatorError(
                 f"The choices of project {project_id} cannot be read; delete {self._folder / str(project_id)}.json."
@@ -123,6 +138,7 @@ class Projects:
             qwen=kept.get("qwen"),
             words=KeptWords(**kept["words"]) if kept.get("words") else None,
             sam3=kept.get("sam3"),
+            installed=self._installed,
         )
 
     def choose(self, project_id: int, **choices: Any) -> ProjectChoices:
@@ -203,7 +219,7 @@ class Projects:
         chosen = replace(self.get(project_id), **choices)
         handle, partial = tempfile.mkstemp(dir=self._folder)
         with os.fdopen(handle, "w") as file:
-            json.dump(asdict(chosen), file)
+            json.dump(chosen.as_json(), file)
             file.flush()
             os.fsync(file.fileno())
         Path(partial).replace(self._folder / f"{project_id}.json")

@@ -27,7 +27,7 @@ def example_store(settings: Settings) -> Examples:
 
 def project_choices(settings: Settings) -> Projects:
     """Choices of projects."""
-    return Projects(settings.home / "projects")
+    return Projects(settings.home / "projects", settings.segmenter)
 
 
 def head_registry(settings: Settings) -> HeadRegistry:

@@ -68,7 +68,7 @@ def blueprint(settings: Settings, services: Services) -> Blueprint:
     @describe(models.Choices, project=PROJECT)
     def choices(project: int) -> Response:
         """What was chosen for a project."""
-        return jsonify(asdict(services.projects.get(project)))
+        return jsonify(services.projects.get(project).as_json())
 
     @routes.put("/projects/<int:project>")
     @describe(models.Choices, models.ChoicesChange, project=PROJECT)
@@ -79,7 +79,7 @@ def blueprint(settings: Settings, services: Services) -> Blueprint:
         if body.words is not None:
             chosen["words"] = KeptWords(body.words.text, body.words.field)
         services.choose(project, **chosen)
-        return jsonify(asdict(services.projects.get(project)))
+        return jsonify(services.projects.get(project).as_json())
 
     @routes.get("/models")
     @describe(models.Heads, project="Only heads of this project.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -71,6 +72,19 @@ def test_the_engines_name_follows_the_activation(registry: Sam3Registry, tmp_pat
     assert projects.get(3).concepts_by == projects.get(3).clicks_by == run.id
     registry.rollback(3)
     assert projects.get(3).concepts_by == "sam3"
+
+
+@pytest.mark.parametrize(("installed", "clicks"), [("sam3", True), ("starter", False)])
+def test_an_installation_of_sam3_answers_clicks_with_a_projects_own(
+    registry: Sam3Registry, tmp_path: Path, installed: str, clicks: bool
+) -> None:
+    projects = Projects(tmp_path / "projects", installed)
+    assert projects.get(3).clicks_by is None
+    run = registry.activate(3, add(registry).id, "person")
+    assert projects.get(3).clicks_by == (run.id if clicks else None)
+    assert "installed" not in projects.get(3).as_json() | json.loads((tmp_path / "projects" / "3.json").read_text())
+    projects.choose(3, segmenter="mobile_sam")
+    assert projects.get(3).clicks_by == "mobile_sam"
 
 
 def test_without_its_configuration_a_run_is_damaged(registry: Sam3Registry, tmp_path: Path) -> None:

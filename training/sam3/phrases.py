@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from tator_ml.phrases import as_phrase
 from tator_sdk.errors import TatorError
 from tator_sdk.geometry import Xyxy
 from tator_sdk.sam3_request import Sam3Training
@@ -65,7 +66,7 @@ def phrases_of(samples: Samples, request: Sam3Training) -> dict[str, tuple[str, 
             )
         asked.setdefault(name, []).append(phrase)
     return {
-        name: tuple(dict.fromkeys([*samples.names.get(name, ()), name, *asked.get(name, [])]))
+        name: tuple(dict.fromkeys(map(as_phrase, [*samples.names.get(name, ()), name, *asked.get(name, [])])))
         for name in samples.classes
     }
 
