@@ -356,7 +356,9 @@ def test_a_registered_run_is_asked_with_its_adapter(
     torch.manual_seed(2)
     tuned = get_peft_model(base, LoraConfig(target_modules=["q_proj", "v_proj"]))  # as at its start: changes nothing
     about = RunMetadata(
-        "", "Cars", "", 0.0, "", ("car",), str(taught[family]), False, 60, 200, "", "adapter", "a test"
+        id="", label="Cars", classes=("car",), model_id=str(taught[family]), created_at="", latest_checkpoint="adapter",
+        source_dataset="a test", system_prompt="", system_prompt_noise=0.0, dataset_context="", use_qlora=False,
+        max_image_dim=60, max_detections_per_sample=200,
     )  # fmt: skip
     entry = qwen_registry(settings).add(about, {}, lambda folder: tuned.save_pretrained(folder / "adapter"))
     engine = Engine(settings, store, BrightSegmenter(), None)
