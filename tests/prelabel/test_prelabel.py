@@ -20,6 +20,7 @@ from tator_sdk.push import Pushed
 from tator_sdk.requests import Prelabel
 from tator_sdk.settings import Settings
 from tator_sdk.studio import UNLABELLED
+from tests.prelabel.conftest import Killed, KilledOnce
 from tests.tweak.conftest import PICTURE, SECOND, TRUTH, Pager, Toy
 from training.cli import prelabel as prelabel_cli
 from training.job import JobCancelled, LocalJob
@@ -180,16 +181,7 @@ def test_a_killed_job_goes_on_and_asks_and_pushes_nothing_twice(
     studio: Studio, model: Model, run: Run, at: int
 ) -> None:
     """Killed before a question, or before a prediction is created."""
-
-    class Killed(BaseException):
-        pass
-
-    struck: list[int] = []
-
-    def strikes(count: int) -> None:
-        if not struck and count == at:
-            struck.append(count)
-            raise Killed
+    strikes = KilledOnce(at)
 
     model.before = strikes
     if at == 3:  # all three were asked

@@ -13,6 +13,7 @@ from tator_ml.learning.stores import project_choices
 from tator_sdk.errors import TatorError
 from tator_sdk.requests import Prelabel
 from tator_sdk.settings import Settings
+from tests.prelabel.conftest import Killed, KilledOnce
 from tests.prelabel.test_prelabel import PROJECT, Run, Studio, job, near, run, studio
 from tests.tweak.conftest import SECOND, TRUTH, Toy
 from tests.wire.test_concepts import Sam3, instance, phrases
@@ -86,16 +87,7 @@ def test_a_killed_job_goes_on_and_asks_and_pushes_nothing_twice(
     studio: Studio, sam3: Sam3, settings: Settings, run: Run, at: int
 ) -> None:
     """Killed before a question, or before a prediction is created; another version becomes active meanwhile."""
-
-    class Killed(BaseException):
-        pass
-
-    struck: list[int] = []
-
-    def strikes(count: int) -> None:
-        if not struck and count == at:
-            struck.append(count)
-            raise Killed
+    strikes = KilledOnce(at)
 
     def asked(_: ConceptAsk) -> None:
         try:

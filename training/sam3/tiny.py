@@ -139,7 +139,13 @@ def make_processor(tokenizer: Any, shape: Shape) -> Any:
 
 def make_model(tokenizer: Any, shape: Shape) -> Any:
     """Detector and tracker over one vision tower, with random weights, in evaluation mode."""
-    heads = max(1, shape.hidden // 16)
+    detector, tracker = _detector(tokenizer, shape), _tracker(shape)
+    make: Any = Sam3VideoModel
+    both = Sam3VideoConfig(detector_config=detector, tracker_config=tracker, low_res_mask_size=4 * shape.grid)
+    return make(both).eval()
+
+
+def _vision(shape: Shape) -> dict[str, Any]:
     backbone = {
         "model_type": "sam3_vit_model",
         "hidden_size": shape.vision_hidden,
@@ -152,20 +158,28 @@ def make_model(tokenizer: Any, shape: Shape) -> Any:
         "global_attn_indexes": [shape.vision_layers - 1],
         "pretrain_image_size": shape.side,
     }
-    vision = {
+    return {
         "model_type": "sam3_vision_model",
         "backbone_config": backbone,
         "fpn_hidden_size": shape.hidden,
         "backbone_feature_sizes": [[factor * shape.grid] * 2 for factor in (4, 2, 1)],
     }
+
+
+def _heads(shape: Shape) -> int:
+    return max(1, shape.hidden // 16)
+
+
+def _detector(tokenizer: Any, shape: Shape) -> Sam3Config:
+    heads = _heads(shape)
     width: dict[str, Any] = {
         "hidden_size": shape.hidden,
         "num_attention_heads": heads,
         "intermediate_size": 4 * shape.hidden,
         "dropout": shape.dropout,
     }
-    detector = Sam3Config(
-        vision_config=dict(vision),
+    return Sam3Config(
+        vision_config=_vision(shape),
         text_config={
             "model_type": "clip_text_model",
             "vocab_size": len(tokenizer),
@@ -185,8 +199,12 @@ def make_model(tokenizer: Any, shape: Shape) -> Any:
         detr_decoder_config={**width, "num_layers": shape.layers, "num_queries": shape.queries},
         mask_decoder_config={"hidden_size": shape.hidden, "num_attention_heads": heads},
     )
-    tracker = Sam3TrackerVideoConfig(
-        vision_config=dict(vision),
+
+
+def _tracker(shape: Shape) -> Sam3TrackerVideoConfig:
+    heads = _heads(shape)
+    return Sam3TrackerVideoConfig(
+        vision_config=_vision(shape),
         prompt_encoder_config={
             "hidden_size": shape.hidden,
             "image_size": shape.side,
@@ -210,6 +228,3 @@ def make_model(tokenizer: Any, shape: Shape) -> Any:
         memory_fuser_embed_dim=shape.hidden,
         memory_fuser_intermediate_dim=2 * shape.hidden,
     )
-    make: Any = Sam3VideoModel
-    both = Sam3VideoConfig(detector_config=detector, tracker_config=tracker, low_res_mask_size=4 * shape.grid)
-    return make(both).eval()
