@@ -75,7 +75,10 @@ class SlimTask(Mapping[str, Any]):
 
     def _all(self) -> Mapping[str, Any]:
         if self._whole is None:
-            self._whole = json.loads(self._raw)["tasks"][self._index]
+            try:
+                self._whole = json.loads(self._raw)["tasks"][self._index]
+            except (ValueError, RecursionError):  # in a part that was stepped over
+                raise BadRequest("The request is not whole JSON in UTF-8.") from None
         return self._whole
 
 
@@ -89,8 +92,8 @@ def read_predict(raw: bytes) -> Mapping[str, Any]:
         read = _DECODER.decode(raw)
         tasks = [SlimTask(raw, index, task) for index, task in enumerate(read.tasks)]
         return {"tasks": tasks, "project": read.project, "label_config": read.label_config, "params": read.params}
-    except (msgspec.DecodeError, RecursionError):  # not as Label Studio writes it: then it is read patiently
-        pass
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        pass  # not as Label Studio writes it: then it is read patiently
     try:
         body = json.loads(raw)
     except (ValueError, RecursionError):

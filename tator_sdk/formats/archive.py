@@ -86,13 +86,13 @@ def unpack(
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
         with zipfile.ZipFile(archive) as source:
-            entries = [entry for entry in source.infolist() if not entry.is_dir()]
+            entries = [entry for entry in source.infolist() if not _is_folder(entry)]
             _refuse(archive, entries, limits, shutil.disk_usage(folder.parent).free)
             partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
             try:
                 for entry in source.infolist():
                     name = entry.filename.replace("\\", "/").rstrip("/")
-                    if entry.is_dir() and name and not _unsafe(entry, name):
+                    if _is_folder(entry) and name and not _unsafe(entry, name):
                         partial.joinpath(*PurePosixPath(name).parts).mkdir(parents=True, exist_ok=True)
                 unpacked = _write(source, entries, archive, partial, limits, progress)
                 if folder.exists():
@@ -173,6 +173,10 @@ def _unsafe(entry: zipfile.ZipInfo, name: str) -> str:
 def _taken(name: str, taken: set[str]) -> str:
     """Names that differ only in case are one on some systems: the second would replace the first."""
     return "another entry has this name, upper and lower case aside" if name.casefold() in taken else ""
+
+
+def _is_folder(entry: zipfile.ZipInfo) -> bool:
+    return entry.filename.endswith("/")  # ZipInfo.is_dir() stumbles over an entry without a name
 
 
 def _is_link(entry: zipfile.ZipInfo) -> bool:

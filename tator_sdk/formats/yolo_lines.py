@@ -82,6 +82,8 @@ def _numbers(text: str, classes: int) -> tuple[int, list[float]]:
         raise ValueError(f"not a row of numbers: {text.strip()[:60]!r}") from None
     if not all(math.isfinite(value) for value in values):
         raise ValueError("a number that is not finite")
+    if not values:
+        raise ValueError("an empty line")
     index = int(values[0])
     if index != values[0] or not 0 <= index < classes:
         raise ValueError(f"class {words[0]} is not among the {classes} that are named")
