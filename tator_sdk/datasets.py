@@ -24,6 +24,7 @@ import numpy as np
 
 from tator_sdk.errors import TatorError
 from tator_sdk.formats import open_dataset
+from tator_sdk.formats.archive import UNREADABLE
 from tator_sdk.formats.dataset import DatasetError, LabelledPicture, LabelledShape, Outline
 from tator_sdk.formats.writing import MARKER, safe_name, written_by_tator
 from tator_sdk.regions import RotatedBox
@@ -282,7 +283,7 @@ def _marker(path: Path) -> dict[str, Any] | None:
     try:
         with zipfile.ZipFile(path) as archive:
             about = json.loads(archive.read(MARKER))
-    except (OSError, zipfile.BadZipFile, KeyError, ValueError, RuntimeError):
+    except (*UNREADABLE, KeyError):
         return None
     return about if isinstance(about, dict) and "type" in about else None
 

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import io
 import json
-import lzma
 import re
 import shutil
 import tempfile
 import time
 import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,13 +23,12 @@ from tator_ml.engine.head import METADATA_FILE, WEIGHTS_FILE, Head, write_whole
 from tator_ml.projects import Projects
 from tator_ml.versions import next_version
 from tator_sdk.errors import TatorError
+from tator_sdk.formats.archive import UNREADABLE
 
 REPORT_FILE, EXAMPLES_FILE = "report.json", "examples.json"
 FILES = (METADATA_FILE, WEIGHTS_FILE, REPORT_FILE, EXAMPLES_FILE)
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 MAX_ARCHIVE_BYTES = 512 * 2**20
-# What a damaged archive raises, the last where it wants a password or a method that is not there.
-UNREADABLE = (zipfile.BadZipFile, OSError, EOFError, zlib.error, lzma.LZMAError, RuntimeError)
 
 
 class RegistryError(TatorError):

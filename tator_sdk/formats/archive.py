@@ -6,8 +6,10 @@ an archive says of its sizes is not believed: the bytes are counted while they c
 
 from __future__ import annotations
 
+import lzma
 import shutil
 import stat
+import struct
 import tempfile
 import zipfile
 import zlib
@@ -21,6 +23,10 @@ from tator_sdk.formats.pictures import PICTURES
 
 WANTED = PICTURES | YAML | {".txt", ".json"}
 CHUNK_BYTES = 1 << 20
+DAMAGED = (zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, RuntimeError, ValueError, struct.error)
+"""What ``zipfile`` raises of a damaged entry, and of one that wants a password or a method that is not there."""
+UNREADABLE = (*DAMAGED, OSError)
+"""The same of a whole archive, which may have been cut or not be there."""
 RESERVED = frozenset(
     {"con", "prn", "aux", "nul", *(f"{kind}{number}" for kind in ("com", "lpt") for number in range(1, 10))}
 )
@@ -100,7 +106,7 @@ def unpack(
                 partial.rename(folder)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
-    except (zipfile.BadZipFile, NotImplementedError, OSError) as error:
+    except UNREADABLE as error:
         raise DatasetError(f"{archive} cannot be unpacked ({_short(error)}); is it a whole zip?") from error
     return Unpacked(folder, *unpacked)
 
@@ -198,7 +204,7 @@ def _extract(source: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path, limi
         return ""
     except (FileExistsError, NotADirectoryError):
         return "a folder or a file of this name is there already"
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, NotImplementedError) as error:
+    except DAMAGED as error:
         target.unlink(missing_ok=True)
         return f"damaged ({_short(error)})"
 

@@ -213,7 +213,7 @@ TARGETS = {
                ("<Image", "<Label", "toName", "name=", "value=", "smart=", "model_", "<!DOCTYPE", "<!ENTITY", "&lt;")),
         Target("answer", _answer,
                (b'[{"bbox_2d": [1, 2, 3, 4], "label": "Car"}]', b'```json\n{"detections": [{"point": [1, 2]}]}\n```'),
-               ("bbox_2d", "point_2d", "label", "detections", "```json", "1e999", "null", "\\ud800", "[[[[")),
+               ("bbox_2d", "point_2d", "label", "detections", "```json", "1e999", "null", "\\\\ud800", "[[[[")),
         Target("yolo-line", _yolo_line,
                (b"\x000 .5 .5 .2 .2", b"\x010 .1 .1 .9 .1 .5 .9", b"\x021 .1 .1 .2 .1 .2 .2 .1 .2"),
                ("nan", "inf", "1e999", "-0", "\\x00")),
