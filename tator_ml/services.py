@@ -137,13 +137,17 @@ class EngineWatch:
         """Ask no more."""
         self._ended.set()
 
+    def look(self) -> None:
+        """Ask now."""
+        try:
+            self._status = self._engine.status()
+        except EngineError as error:
+            before = self._status
+            self._status = Status(False, "", before.model_version, {}, (), 0, 0, str(error))
+
     def _watch(self) -> None:
         while not self._ended.is_set():
-            try:
-                self._status = self._engine.status()
-            except EngineError as error:
-                before = self._status
-                self._status = Status(False, "", before.model_version, {}, (), 0, 0, str(error))
+            self.look()
             self._ended.wait(self._every_seconds)
 
 

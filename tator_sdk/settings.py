@@ -42,6 +42,10 @@ class Settings(BaseSettings):
     username: str = Field("tator", description="Basic-auth user name that goes with the password.")
     web_threads: int = Field(16, ge=1, le=256, description="Requests the web process answers at once.")
 
+    dashboard_streams: int = Field(
+        128, ge=1, le=2048, description="Open dashboard pages that are told what changes; more are renewed by hand."
+    )
+
     label_studio_url: str = Field(
         "http://127.0.0.1:8080",
         validation_alias=_named("label_studio_url", "LABEL_STUDIO_URL", "LABEL_STUDIO_HOST"),

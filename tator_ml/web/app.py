@@ -5,11 +5,15 @@ from __future__ import annotations
 import hmac
 import logging
 
-from flask import Flask, Response, jsonify, request
+from flask import Flask, Response, g, jsonify, request
+from flask_wtf import CSRFProtect
 from werkzeug.exceptions import HTTPException
 
 from tator_ml.services import EngineWatch, Services
-from tator_ml.web import control, strip, wire
+from tator_ml.web import control, dashboard, strip, wire
+from tator_ml.web.access import Visitor, secret_of
+from tator_ml.web.dashboard.live import Live
+from tator_ml.web.dashboard.page import Dashboard
 from tator_sdk.errors import TatorError
 from tator_sdk.settings import Settings
 
@@ -27,9 +31,17 @@ def create_app(settings: Settings, services: Services) -> Flask:
     watch.start()
     app.extensions["tator"] = services
     app.extensions["tator_watch"] = watch
-    app.register_blueprint(wire.blueprint(services, watch))
-    app.register_blueprint(strip.blueprint(settings, services, watch))
-    app.register_blueprint(control.blueprint(settings, services))
+    app.secret_key = secret_of(settings.home)
+    guard = CSRFProtect(app)
+    for machines in (
+        wire.blueprint(services, watch),
+        strip.blueprint(settings, services, watch),
+        control.blueprint(settings, services),
+    ):
+        guard.exempt(machines)  # they take no forms: JSON by its content type
+        app.register_blueprint(machines)
+    live = Live(settings.dashboard_streams)
+    app.register_blueprint(dashboard.blueprint(Dashboard(settings, services, watch, live)))
     if settings.enable_metrics:
         services.metrics.watch(settings, lambda: watch.status)
         app.add_url_rule("/metrics", "metrics", lambda: Response(services.metrics.page(), mimetype="text/plain"))
@@ -37,6 +49,7 @@ def create_app(settings: Settings, services: Services) -> Flask:
     @app.before_request
     def _authorised() -> Response | None:
         if settings.password is None or request.path.startswith(OPEN_PATHS):
+            g.visitor = Visitor("this machine")
             return None
         given = request.authorization
         expected = settings.password.get_secret_value()
@@ -46,6 +59,7 @@ def create_app(settings: Settings, services: Services) -> Flask:
             and hmac.compare_digest((given.password or "").encode(), expected.encode())
             and hmac.compare_digest((given.username or "").encode(), settings.username.encode())
         ):
+            g.visitor = Visitor("administrator")
             return None
         answer = jsonify(error="Tator needs its user name and password; `tator connect` sets them.")
         answer.status_code = 401

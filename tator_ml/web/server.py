@@ -24,7 +24,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
         options: dict[str, Any] = {
             "bind": f"{settings.host}:{settings.port}",
             "workers": 1,  # pending prompts and notices live in this process
-            "threads": settings.web_threads,
+            "threads": settings.web_threads + settings.dashboard_streams,  # an open page's stream sleeps in its own
             "worker_class": "gthread",
             "timeout": 120,
             "graceful_timeout": 5,

@@ -1,0 +1,112 @@
+"""What changes by itself on open pages, told by server-sent events (https://html.spec.whatwg.org/#server-sent-events).
+
+A stream holds one thread of the web process, which sleeps; what it tells is made once a second for everybody who looks
+at the same thing, however many they are.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+
+from flask import Response, stream_with_context
+
+EVERY_SECONDS = 1.0
+QUIET_SECONDS = 15.0
+"""After this long without news a comment is sent, which fails where nobody listens any more."""
+STREAM_SECONDS = 600.0
+"""After this long a stream ends; the browser opens another."""
+RETRY = b"retry: 3000\n\n"
+
+Parts = Mapping[str, str]
+"""HTML by the id of the element that it fills."""
+
+
+class _Topic:
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.listeners = 0
+        self.made = float("-inf")
+        self.parts: Parts = {}
+
+
+class Live:
+    """Streams by topic."""
+
+    def __init__(self, most_streams: int = 256) -> None:
+        """Prepare.
+
+        Args:
+            most_streams: that are open at once; a page that gets none asks again by itself.
+        """
+        self._most_streams = most_streams
+        self._lock = threading.Lock()
+        self._topics: dict[str, _Topic] = {}
+        self._ended = threading.Event()
+
+    @property
+    def streams(self) -> int:
+        """How many are open."""
+        with self._lock:
+            return sum(topic.listeners for topic in self._topics.values())
+
+    def stream(self, topic: str, look: Callable[[], Parts]) -> Response:
+        """Answer a request with what changes.
+
+        Args:
+            topic: what is looked at; the same for everybody who may see the same of it, as ``jobs:1,4`` for whoever
+                may see projects 1 and 4.
+            look: makes the parts, in the request's context; with an empty answer the stream ends for good.
+        """
+        with self._lock:
+            if sum(one.listeners for one in self._topics.values()) >= self._most_streams:
+                busy = Response("Too many pages are open; this one is renewed by hand.\n", 503)
+                busy.headers["Retry-After"] = "30"
+                return busy
+            shared = self._topics.setdefault(topic, _Topic())
+            shared.listeners += 1
+        answer = Response(stream_with_context(self._tell(topic, shared, look)), mimetype="text/event-stream")
+        answer.headers["Cache-Control"] = "no-store"
+        answer.headers["X-Accel-Buffering"] = "no"  # a proxy must not keep it back
+        answer.call_on_close(lambda: self._leave(topic))
+        return answer
+
+    def stop(self) -> None:
+        """End all streams."""
+        self._ended.set()
+
+    def _tell(self, topic: str, shared: _Topic, look: Callable[[], Parts]) -> Iterator[bytes]:
+        yield RETRY
+        told: dict[str, str] = {}
+        ends, spoken = time.monotonic() + STREAM_SECONDS, time.monotonic()
+        while time.monotonic() < ends:
+            parts = self._latest(shared, look)
+            if not parts:
+                yield b"event: over\ndata: {}\n\n"
+                return
+            if news := {name: html for name, html in parts.items() if told.get(name) != html}:
+                told |= news
+                spoken = time.monotonic()
+                yield f"data: {json.dumps(news)}\n\n".encode()
+            elif time.monotonic() - spoken > QUIET_SECONDS:
+                spoken = time.monotonic()
+                yield b": still here\n\n"
+            if self._ended.wait(EVERY_SECONDS):
+                return
+
+    @staticmethod
+    def _latest(shared: _Topic, look: Callable[[], Parts]) -> Parts:
+        with shared.lock:  # whoever comes first looks for all
+            if time.monotonic() - shared.made > 0.9 * EVERY_SECONDS:
+                shared.parts = look()
+                shared.made = time.monotonic()
+            return shared.parts
+
+    def _leave(self, topic: str) -> None:
+        with self._lock:
+            known = self._topics[topic]
+            known.listeners -= 1
+            if not known.listeners:
+                del self._topics[topic]

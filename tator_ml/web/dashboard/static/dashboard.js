@@ -1,0 +1,36 @@
+// What all pages share: parts that change by themselves, and questions before what cannot be undone.
+"use strict";
+
+(() => {
+  const address = document.body.dataset.live;
+  if (address) {
+    const fill = (parts) => {
+      for (const [id, html] of Object.entries(parts)) {
+        const place = document.getElementById(id);
+        // what somebody is typing in or has opened stays until they are done
+        if (!place || (place.contains(document.activeElement) && document.activeElement.matches("input, select, textarea"))) continue;
+        const focused = place.contains(document.activeElement) ? document.activeElement.id : "";
+        place.innerHTML = html;
+        if (focused) document.getElementById(focused)?.focus();
+        place.dispatchEvent(new CustomEvent("tator:filled", { bubbles: true }));
+      }
+    };
+    let stream = null;
+    const open = () => {
+      if (stream) return;
+      stream = new EventSource(address);
+      stream.addEventListener("message", (event) => { document.body.classList.remove("stale"); fill(JSON.parse(event.data)); });
+      stream.addEventListener("over", () => { stream.close(); document.body.dispatchEvent(new CustomEvent("tator:over")); });
+      stream.addEventListener("error", () => document.body.classList.add("stale"));
+    };
+    const close = () => { stream?.close(); stream = null; };
+    // a page that nobody sees holds nothing open
+    document.addEventListener("visibilitychange", () => (document.hidden ? close() : open()));
+    if (!document.hidden) open();
+  }
+
+  document.addEventListener("submit", (event) => {
+    const question = event.submitter?.dataset.ask ?? event.target.dataset.ask;
+    if (question && !confirm(question)) event.preventDefault();
+  });
+})();
