@@ -51,7 +51,7 @@ class Titles:
         try:
             studio: Any = open_studio(self._settings)
             with sentences(self._settings.label_studio_url):
-                found = studio.projects.list(include="id", page_size=500)
+                found = studio.projects.list(include="id,title", page_size=500)
                 self._titles = {int(one.id or 0): str(one.title or "") for one in found}
         except TatorError as error:
             log.info("titles of projects: %s", error)
