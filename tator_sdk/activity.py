@@ -48,7 +48,7 @@ class Activity:
     """Who labels in a project.
 
     Attributes:
-        seats: the last thing that each person did, the newest first; only of the last minutes that were asked for.
+        seats: the last thing that each person did in the days that are counted, the newest first.
         meetings: numbers of tasks that more than one person has a fresh draft of.
         days: submitted annotations by person and day (ISO date, UTC).
         whole: whether all were counted.
@@ -67,7 +67,7 @@ def look(api: BulkApi, project: int, now: float, minutes: float = 15.0, days: in
         api: a connection.
         project: its number.
         now: seconds since the epoch.
-        minutes: how long ago somebody may have done something to count as present.
+        minutes: how long ago a draft may have been saved to count as being worked on.
         days: that are counted, today among them.
 
     Raises:
@@ -78,10 +78,7 @@ def look(api: BulkApi, project: int, now: float, minutes: float = 15.0, days: in
     drafts = list(_drafts(api, project))
     fresh = [one for one in drafts if now - one.at <= 60 * minutes]
     done, counted = _annotations(api, project, since, people)
-    latest: dict[str, Seat] = {}
-    for one in sorted([*done, *fresh], key=lambda seat: seat.at):
-        if now - one.at <= 60 * minutes:
-            latest[one.person] = one
+    latest = {one.person: one for one in sorted([*done, *drafts], key=lambda seat: seat.at) if one.at >= since}
     by_day: dict[str, Counter[str]] = defaultdict(Counter)
     for one in done:
         if one.at >= since:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,7 @@ def test_ranges_hold_all_of_ones_own_and_none_of_the_others(own: set[int], other
     found = ranges(sorted(own), others)
     held = {number for first, last in found for number in range(first, last + 1)}
     assert own <= held and not held & others
-    for (_, last), (first, _) in zip(found, found[1:], strict=False):
+    for (_, last), (first, _) in pairwise(found):
         assert others & set(range(last, first)), "two ranges only where somebody else's lies between"
 
 
