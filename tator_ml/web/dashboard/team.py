@@ -59,7 +59,7 @@ class Seen:
 def add(routes: Blueprint, dashboard: Dashboard) -> None:
     """Routes of the page."""
     settings = dashboard.settings
-    recent = Recent(lambda project: _ask(settings, project), FRESH_SECONDS)
+    recent: Recent[int, Seen] = Recent(lambda project: _ask(settings, project), FRESH_SECONDS)
 
     def parts(project: int, seen: Seen | None) -> dict[str, str]:
         shown = {"seen": seen, "project": project, "studio": settings.label_studio_url}
