@@ -24,6 +24,7 @@ from tator_sdk.requests import HeadTraining, Prelabel
 from tator_sdk.settings import Settings
 
 from ..jobs.conftest import serving_redis
+from ..learning.material import head_of
 from .conftest import Site, build_site
 
 
@@ -142,9 +143,7 @@ def test_a_training_s_model_can_be_downloaded(site: Site, small_head: str) -> No
 
 @pytest.fixture
 def small_head(site: Site) -> str:
-    from ..learning.material import small_head as made  # numbers alone
-
-    return head_registry(site.settings).add(made(), 1, {}, []).version
+    return head_registry(site.settings).add(head_of(), 1, {}, []).version
 
 
 def test_cancelled_and_done_again(site: Site) -> None:
