@@ -52,7 +52,7 @@ FLIGHTS = (
 def test_everything_in_flight_is_shown_with_its_age(site: Site) -> None:
     fly(site, *FLIGHTS)
     page = site.page("/tator/now")
-    for said in ("1 box", "project 1, task 17", "sam2-tiny", "0.2 s", "encoding ahead", "project 2", "1 min 15 s"):
+    for said in ("1 box", "project 1, task 17", "sam2-tiny", "250 ms", "encoding ahead", "project 2", "1 min 15 s"):
         assert said in page, said
 
 
