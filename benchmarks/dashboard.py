@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import random
+import selectors
+import socket
 import statistics
 import threading
 import time
@@ -17,7 +19,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import redis
 from safetensors.numpy import save_file
@@ -89,32 +90,31 @@ def clicks_beside_dashboards(one: Station) -> Iterator[Figure]:
 
 @contextmanager
 def dashboards(one: Station, count: int) -> Iterator[None]:
-    """So many open streams, half of Now and half of Jobs, each read as it comes."""
-    live = ["/tator/now/live", "/tator/jobs/live"]
+    """So many open streams, half of Now and half of Jobs; one thread reads them all as they come."""
     ended = threading.Event()
-    told = [0] * count
-    limits = httpx.Limits(max_connections=count, max_keepalive_connections=0)
-    with httpx.Client(base_url=one.settings.backend_url, timeout=30, limits=limits) as client:
+    with ExitStack() as opened, selectors.DefaultSelector() as selector:
+        told: set[int] = set()
+        for place in range(count):
+            listener = opened.enter_context(socket.create_connection((one.settings.host, one.settings.port)))
+            address = ("/tator/now/live", "/tator/jobs/live")[place % 2]
+            listener.sendall(f"GET {address} HTTP/1.1\r\nHost: {one.settings.host}\r\n\r\n".encode())
+            selector.register(listener, selectors.EVENT_READ)
 
-        def read(place: int) -> None:
-            with client.stream("GET", live[place % 2]) as answer:
-                answer.raise_for_status()
-                for part in answer.iter_raw():
-                    told[place] += len(part)
-                    if ended.is_set():
-                        return
+        def read() -> None:
+            while not ended.is_set():
+                for key, _ in selector.select(0.2):
+                    part = key.fileobj.recv(2**16)  # type: ignore[union-attr]
+                    if b"data: {" in part:
+                        told.add(key.fd)
 
-        threads = [threading.Thread(target=read, args=(place,), daemon=True) for place in range(count)]
-        for thread in threads:
-            thread.start()
-        until(lambda: all(told), 30)
-        time.sleep(1.5)
-        try:
-            yield
-        finally:
-            ended.set()
-            for thread in threads:
-                thread.join(20)  # a quiet stream says something every fifteen seconds
+        reader = threading.Thread(target=read, daemon=True)
+        reader.start()
+        until(lambda: len(told) == count, 30)
+        time.sleep(1.0)
+        yield
+        ended.set()
+        reader.join()
+    time.sleep(2.5)  # within a second each is noticed to be gone
 
 
 def fill_jobs(connection: redis.Redis) -> None:
