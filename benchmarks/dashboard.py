@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import redis
@@ -134,7 +134,7 @@ def fill_jobs(connection: redis.Redis) -> None:
             "done": 300, "total": 300, "what": "writing", "host": "bench", "result": json.dumps(report), "error": "",
             "log_end": 300,
         }  # fmt: skip
-        pipe.hset(record_key(job_id), mapping=fields)
+        pipe.hset(record_key(job_id), mapping=cast(Any, fields))
         pipe.zadd(INDEX, {job_id: fields["created"]})
         pipe.zadd(ENDED, {job_id: ended})
         pipe.rpush(log_key(job_id), *(f"step {step}: loss {1 / (step + 1):.4f}" for step in range(300)))
