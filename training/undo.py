@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from tator_ml.jobs.connection import connect_patiently
@@ -97,6 +98,9 @@ def _refuse_while_open(request: Undo, settings: Settings) -> None:
     Raises:
         TatorError: it is, or it was done to another project.
     """
+    named = re.match(r"(?:tweak|relabel|prelabel)-(\d+)-", request.of)
+    if named and int(named[1]) != request.project:
+        raise TatorError(f"{request.of} worked on another project than {request.project}.")
     with connect_patiently(settings) as connection:
         try:
             record = JobRecords(connection).get(request.of)
@@ -104,5 +108,3 @@ def _refuse_while_open(request: Undo, settings: Settings) -> None:
             return
     if not record.over:
         raise TatorError(f"{request.of} is {record.status}; cancel it first, then take it back.")
-    if record.project != request.project:
-        raise TatorError(f"{request.of} worked on another project than {request.project}.")
