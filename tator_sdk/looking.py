@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -28,7 +28,7 @@ from tator_sdk.requests import DataImport
 from tator_sdk.samples import Sample, Sampler
 from tator_sdk.settings import Settings
 
-LOOK_FILE, PROGRESS_FILE, ARCHIVE, UNPACKED = "look.json", "progress.json", "archive.zip", "set"
+LOOK_FILE, PROGRESS_FILE, UNPACKED = "look.json", "progress.json", "set"
 MOST_BAD = 50
 UNPACKED_TIMES = 4
 WRITE_SECONDS = 0.25
@@ -122,14 +122,11 @@ def look_at_upload(folder: Path, project: int | None, settings: Settings) -> Loo
 
 
 def _look(folder: Path, project: int | None, settings: Settings, progress: Callable[[int, int, str], None]) -> Look:
-    place, archive, skipped = folder / UNPACKED, folder / ARCHIVE, tuple[BadLine, ...]()
-    if not place.exists():
-        limits = ArchiveLimits(total_bytes=UNPACKED_TIMES * settings.upload_max_bytes)
-        skipped = unpack(
-            archive, place, limits, lambda done, total: progress(done >> 20, total >> 20, "unpacking, MiB")
-        ).skipped
+    place, skipped = folder / UNPACKED, tuple[BadLine, ...]()
+    for archive in folder.glob("*.zip"):
+        skipped += _unpacked(archive, place / archive.stem, settings, progress)
         seal(place)
-    archive.unlink(missing_ok=True)
+        archive.unlink()
     root = dataset_root(place)
     bad = [_without(f"{one.file.name}: {one.reason}", folder) for one in skipped]
     with closing(open_dataset(root)) as reader:
@@ -159,9 +156,21 @@ def _look(folder: Path, project: int | None, settings: Settings, progress: Calla
     )  # fmt: skip
 
 
+def _unpacked(
+    archive: Path, place: Path, settings: Settings, progress: Callable[[int, int, str], None]
+) -> tuple[BadLine, ...]:
+    """Unpack an archive that is not unpacked yet; what was left out of it."""
+    if place.exists():
+        return ()
+    limits = ArchiveLimits(total_bytes=UNPACKED_TIMES * settings.upload_max_bytes)
+    return unpack(
+        archive, place, limits, lambda done, total: progress(done >> 20, total >> 20, "unpacking, MiB")
+    ).skipped
+
+
 def _without(sentence: str, folder: Path) -> str:
     """A sentence without the server's own path."""
-    return sentence.replace(f"{folder / UNPACKED}/", "").replace(f"{folder}/", "").replace(str(folder), "the archive")
+    return sentence.replace(f"{folder / UNPACKED}/", "").replace(f"{folder}/", "").replace(str(folder), "it")
 
 
 def look_at_set(record: DatasetRecord, folder: Path, settings: Settings) -> Look:
@@ -216,12 +225,8 @@ def read_states(home: Path) -> dict[str, Any]:
         return {}
 
 
-def main(arguments: list[str]) -> None:
-    """``upload FOLDER [PROJECT]``, ``set ID FOLDER`` or ``states``."""
-    if hasattr(os, "nice"):
-        os.nice(10)
-    settings = Settings()
-    what, *given = arguments
+def take(what: str, given: Sequence[str], settings: Settings) -> None:
+    """Take a look: ``upload FOLDER [PROJECT]``, ``set ID FOLDER`` or ``states``."""
     if what == "upload":
         look_at_upload(Path(given[0]), int(given[1]) if len(given) > 1 else None, settings)
     elif what == "set":
@@ -231,4 +236,6 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    if hasattr(os, "nice"):
+        os.nice(10)
+    take(sys.argv[1], sys.argv[2:], Settings())

@@ -79,8 +79,7 @@ def add(routes: Blueprint, data: Data) -> None:
         except BaseException:
             data.uploads.throw_away(new)
             raise
-        about = archive.stat()
-        upload = data.uploads.keep(Upload(new, name, about.st_size, who.name, about.st_mtime, project))
+        upload = data.uploads.complete(new, name, who, project)
         _look(data, upload)
         to = url_for("dashboard.data_import_upload", upload_id=upload.id)
         return jsonify(to=to) if request.accept_mimetypes.best == "application/json" else redirect(to)

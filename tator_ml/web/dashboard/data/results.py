@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from flask import Blueprint, Response, flash, redirect, render_template, send_file, url_for
@@ -94,6 +95,7 @@ def undo_of(data: Data, record: JobRecord) -> str | None:
 def add(routes: Blueprint, data: Data) -> None:
     """Routes of the results."""
     settings = data.dashboard.settings
+    store = cache(lambda: image_store(settings))  # counts its files when it is made
 
     def standing(record: JobRecord) -> str:
         with reached(settings) as connection:
@@ -137,7 +139,7 @@ def add(routes: Blueprint, data: Data) -> None:
         shown = boxes_of(record)
         if index >= len(shown) or (crop := shown[index].crop) is None:
             raise NotFound("There is no such box.")
-        picture = image_store(settings).get(str(shown[index].row["image"]))
+        picture = store().get(str(shown[index].row["image"]))
         if picture is None:
             raise NotFound("The picture is not kept here any more.")
         answer = Response(cut(picture, crop, settings.image_max_pixels), mimetype="image/jpeg")

@@ -14,10 +14,12 @@ from werkzeug.exceptions import NotFound
 
 from tator_ml.web.access import Visitor
 from tator_sdk.files import write_durably
-from tator_sdk.looking import ARCHIVE, LOOK_FILE, PROGRESS_FILE
+from tator_sdk.formats.writing import safe_name
+from tator_sdk.looking import LOOK_FILE, PROGRESS_FILE
 
 ID = re.compile(r"[0-9a-f]{12}")
 ABOUT = "upload.json"
+COMING = "coming.part"
 KEPT_SECONDS = 30 * 24 * 3600
 """After this long without a change an upload that nobody wanted is thrown away."""
 
@@ -60,12 +62,18 @@ class Uploads:
         return self._folder / upload.id
 
     def begin(self) -> tuple[str, Path]:
-        """The id of a new one, and the file that takes its archive."""
+        """The id of a new one, and the file that takes its archive as long as it comes."""
         self._throw_old_away()
         new = secrets.token_hex(6)
         place = self._folder / new
         place.mkdir(parents=True)
-        return new, place / ARCHIVE
+        return new, place / COMING
+
+    def complete(self, upload_id: str, name: str, who: Visitor, project: int | None) -> Upload:
+        """Name one after its file, once all of it has come."""
+        coming = self._folder / upload_id / COMING
+        archive = coming.rename(coming.with_name(f"{safe_name(Path(name).stem)}.zip"))
+        return self.keep(Upload(upload_id, name, archive.stat().st_size, who.name, time.time(), project))
 
     def keep(self, upload: Upload) -> Upload:
         """Write down what is known about one."""

@@ -96,6 +96,8 @@ def add(routes: Blueprint, data: Data) -> None:
         looked = request_of(record)
         if not getattr(looked, "dry_run", False):
             raise BadRequest(f"{record.id} was no look.")
+        if record.status != "done":
+            raise BadRequest(f"{record.id} has not come to a result that could be done.")
         return _launched(data, looked.model_copy(update={"dry_run": False}))
 
 
