@@ -15,8 +15,10 @@ from tator_sdk.settings import Settings
 
 log = logging.getLogger(__name__)
 
-FRESH_SECONDS = 60.0
-ASK_SECONDS = 4.0
+FRESH_SECONDS = 5.0
+AWAY_SECONDS = 60.0
+"""After a failure nobody is kept waiting for this long."""
+ASK_SECONDS = 2.0
 MOST = 1000
 
 
@@ -26,7 +28,7 @@ class Titles:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._lock = threading.Lock()
-        self._asked = float("-inf")
+        self._fresh_until = float("-inf")
         self._known: dict[int, str] = {}
 
     def seen_by(self, who: Visitor) -> list[tuple[int, str]]:
@@ -44,11 +46,12 @@ class Titles:
 
     def _all(self) -> dict[int, str]:
         with self._lock:
-            if time.monotonic() - self._asked > FRESH_SECONDS:
-                self._asked = time.monotonic()
+            if time.monotonic() > self._fresh_until:
+                self._fresh_until = time.monotonic() + FRESH_SECONDS
                 try:
                     self._known = self._ask()
                 except (TatorError, httpx.HTTPError, ValueError, KeyError) as error:
+                    self._fresh_until = time.monotonic() + AWAY_SECONDS
                     log.warning("titles of projects are not known: %s", error)
             return self._known
 
