@@ -114,7 +114,7 @@ def test_a_zip_is_dropped_imported_outlined_tightened_and_taken_back(page: Any, 
         tab.dispatch_event("#drop", "drop", {"dataTransfer": tab.evaluate_handle(DROP, [text, "shapes.zip"])})
         assert "shapes.zip" in tab.locator("#chosen").inner_text()
         tab.click("text=Send and look at it")
-        tab.wait_for_selector("text=What would happen", timeout=60_000)
+        tab.wait_for_selector("#found #would", timeout=60_000)
         assert not list(own.studio.tasks.list(project=own.number)), "a look changes nothing"
         assert "not in the project" in tab.locator("#found").inner_text()
         shown(tab, "import-look")
