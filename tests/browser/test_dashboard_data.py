@@ -128,7 +128,6 @@ def test_a_zip_is_dropped_imported_outlined_tightened_and_taken_back(page: Any, 
         tab.check("#field-push")
         tab.click("button:text-is('Build')")
         done(tab)
-        tab.reload()
         tab.wait_for_selector(".samples polygon")
         shown(tab, "polygons")
         assert own.predictions() == len(SEEDS)

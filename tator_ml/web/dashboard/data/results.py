@@ -17,6 +17,7 @@ from tator_ml.learning.stores import image_store
 from tator_ml.web.access import visitor
 from tator_ml.web.dashboard.data.crops import Crop, crop_around, cut
 from tator_ml.web.dashboard.data.parts import Data, may_see_set
+from tator_sdk.datasets import DatasetRecord
 from tator_sdk.import_record import ImportRecords
 from tator_sdk.looking import Look
 
@@ -100,21 +101,19 @@ def add(routes: Blueprint, data: Data) -> None:
     def standing(record: JobRecord) -> str:
         with reached(settings) as connection:
             lines = JobRecords(connection).log_lines(record.id)
-        result = record.result or {}
-        dataset = next((one for one in data.registry.list() if one.id == result.get("dataset")), None)
-        if dataset is not None and not may_see_set(visitor(), dataset):
-            dataset = None
         boxes = boxes_of(record) if record.kind in ("tweak", "relabel") else []
         return render_template(
-            "dashboard/data/standing.html", job=record, result=result, lines=lines[-LINES:], boxes=boxes,
-            undo=undo_of(data, record), dataset=dataset, look=_samples(data, record), studio=settings.label_studio_url,
+            "dashboard/data/standing.html", job=record, result=record.result or {}, lines=lines[-LINES:], boxes=boxes,
+            undo=undo_of(data, record), dataset=_set_of(data, record), look=_samples(data, record),
+            studio=settings.label_studio_url,
         )  # fmt: skip
 
     @routes.get("/data/job/<job_id>")
     def data_job(job_id: str) -> str:
         record = seen_job(data, job_id)
+        settled = record.over and not _is_drawn(data, record)
         return render_template(
-            "dashboard/data/job.html", job=record, standing=standing(record),
+            "dashboard/data/job.html", settled=settled, job=record, standing=standing(record),
             project=data.titles.name_of(record.project),
         )  # fmt: skip
 
@@ -156,16 +155,25 @@ def add(routes: Blueprint, data: Data) -> None:
         return answer
 
 
-def _samples(data: Data, record: JobRecord) -> Look | None:
-    """Some pictures of the data set that a build made, once they are drawn; asks for them where they are not."""
+def _set_of(data: Data, record: JobRecord) -> DatasetRecord | None:
+    """The data set that a job made, if the visitor may see it."""
     name = (record.result or {}).get("dataset")
-    if record.kind != "polygons" or name is None:
+    made = next((one for one in data.registry.list() if one.id == name), None) if name else None
+    return made if made is not None and may_see_set(visitor(), made) else None
+
+
+def _samples(data: Data, record: JobRecord) -> Look | None:
+    """Some pictures of the polygons that a build made, once they are drawn; asks for them where they are not."""
+    made = _set_of(data, record) if record.kind == "polygons" else None
+    if made is None:
         return None
-    dataset = next((one for one in data.registry.list() if one.id == name), None)
-    if dataset is None or not may_see_set(visitor(), dataset):
-        return None
-    folder = data.look_folder(dataset)
-    look = Look.read(folder)
+    look = Look.read(data.look_folder(made))
     if look is None:
-        data.errands.send("set", dataset.id, str(folder))
+        data.errands.send("set", made.id, str(data.look_folder(made)))
     return look
+
+
+def _is_drawn(data: Data, record: JobRecord) -> bool:
+    """Whether pictures of what a build made are still being drawn."""
+    made = _set_of(data, record) if record.kind == "polygons" else None
+    return made is not None and Look.read(data.look_folder(made)) is None
