@@ -25,6 +25,8 @@ pytestmark = [pytest.mark.browser, pytest.mark.studio, pytest.mark.timeout(400)]
 SEEDS = range(9_870_000, 9_870_006)
 NAMES = sorted(shape.capitalize() for shape in CLASSES)
 LOOSE = 0.12  # of a box's sides, added on each side
+WANTED = bool(os.environ.get("TATOR_PICTURES"))
+"""Whether pictures for the documentation are taken; read now, as tests begin with an environment of their own."""
 DROP = """([text, name]) => {
   const bytes = Uint8Array.from(atob(text), (one) => one.charCodeAt(0));
   const dropped = new DataTransfer();
@@ -94,7 +96,7 @@ def shown(tab: Any, name: str) -> None:
     """The page as it stands is for everybody; kept for the documentation where that is wished."""
     check_accessible(tab)
     check_fits_a_phone(tab)
-    if os.environ.get("TATOR_PICTURES"):
+    if WANTED:
         picture(tab, f"dashboard-{name}")
 
 

@@ -61,7 +61,7 @@ WORKS = (
         "polygons", "Boxes to polygons", "polygons", SegmentationBuild,
         "Turns the boxes of a project or a data set into polygons, or oriented boxes: a new data set, and if you like "
         "predictions in the project. The source stays as it is.",
-        "cannot", "Build", ("output",), ("output",),
+        "cannot", "Build", ("output", "path"), ("output", "path"),  # a job of no project is the administrators'
     ),
     Work(
         "tweak", "Tighten boxes", "tweak", Tweak,
@@ -162,10 +162,10 @@ def _choices(data: Data, work: Work) -> dict[str, list[tuple[str, str]]]:
     """Fields that are picked from what is there; a project's number is typed where Label Studio tells none."""
     choices: dict[str, list[tuple[str, str]]] = {}
     optional = work.model is SegmentationBuild
-    projects = data.project_choices("no project: a data set" if optional else "choose one")
+    projects = data.project_choices("no project: a data set" if optional and visitor().administrator else "choose one")
     if len(projects) > 1:
         choices["project"] = projects
-    if optional:
+    if optional and visitor().administrator:
         sets = [(one.path, f"{one.id} ({one.type})") for one in data.sets_seen() if one.type in READABLE]
         choices["path"] = [("", "no data set: a project"), *sets]
     return choices
