@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,6 +89,20 @@ def launch(
     if manner.alone:
         _refuse_beside_others(settings, manner, request)
     return [_start(settings, manner, part, any_that_waits) for part in _parts(settings, manner, request, shards)]
+
+
+def preview(settings: Settings, request: JobRequest) -> jobs.JobRecord:
+    """Have a worker count what a training's request would learn from.
+
+    Raises:
+        LaunchError: it is no request of a training.
+        JobError: Redis does not answer.
+    """
+    manner, request = manner_of(request), at_its_place(request)
+    asked = {"kind": manner.kind, "request": request.model_dump(mode="json")}
+    digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
+    title, project = f"look before: {manner.title(request)}", getattr(request, "project", None)
+    return jobs.start(settings, "preview", asked, project=project, title=title, unique=f"preview:{digest}")
 
 
 def is_for(record: jobs.JobRecord, request: JobRequest) -> bool:

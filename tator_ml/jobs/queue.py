@@ -18,6 +18,7 @@ KINDS = {
     "import": "training.importing.run",
     "polygons": "training.segmentation.build.run",
     "prelabel": "training.prelabel.job.run",
+    "preview": "training.preview.run",
     "qwen": "training.qwen.job.run",
     "register": "training.registering.run",
     "relabel": "training.relabel.run",

@@ -5,7 +5,6 @@
 - ``importing``: what an upload holds, and what becomes of it.
 - ``work``: forms of what jobs do with a project; ``results`` shows what came of them, with their undo.
 - ``errands``: looks at data sets, in processes of their own.
-- ``titles``: what projects are called.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from flask import Blueprint
 from tator_ml.web.dashboard.data import importing, results, sets, work
 from tator_ml.web.dashboard.data.errands import Errands
 from tator_ml.web.dashboard.data.parts import Data
-from tator_ml.web.dashboard.data.titles import Titles
 from tator_ml.web.dashboard.data.uploads import Uploads
 from tator_ml.web.dashboard.page import Dashboard, Page
 
@@ -25,6 +23,6 @@ PAGE = Page("data", "Data")
 def add(routes: Blueprint, dashboard: Dashboard) -> None:
     """Routes of the page and of those below it."""
     settings = dashboard.settings
-    data = Data(dashboard, Errands(settings), Titles(settings), Uploads(settings.home / "uploads"))
+    data = Data(dashboard, Errands(settings), Uploads(settings.home / "uploads"))
     for module in (sets, importing, work, results):
         module.add(routes, data)

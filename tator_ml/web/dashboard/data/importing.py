@@ -51,8 +51,10 @@ def add(routes: Blueprint, data: Data) -> None:
 
     @routes.get("/data/import")
     def data_import() -> str:
+        chosen = data.dashboard.chosen_project()
         return render_template(
-            "dashboard/data/import.html", projects=data.project_choices("only look, no project yet"),
+            "dashboard/data/import.html", chosen=chosen,
+            projects=data.project_choices("only look, no project yet", chosen),
             uploads=data.uploads.list(visitor()), imports=_imports(data), limit=settings.upload_max_bytes,
         )  # fmt: skip
 
@@ -92,8 +94,9 @@ def add(routes: Blueprint, data: Data) -> None:
         if look is not None and look.report is not None:
             form = request_form(DataImport, leave_out=FIXED)
         return render_template(
-            "dashboard/data/look.html", upload=upload, look=look, form=form, projects=data.project_choices(),
-            project=data.titles.name_of(upload.project), progress=progress_of(data.uploads.folder_of(upload)),
+            "dashboard/data/look.html", upload=upload, look=look, form=form,
+            projects=data.project_choices(also=upload.project),
+            project=data.name_of(upload.project), progress=progress_of(data.uploads.folder_of(upload)),
             going=data.errands.runs(*_errand(data, upload)),
         )  # fmt: skip
 
@@ -251,5 +254,5 @@ def _imports(data: Data) -> list[Imported]:
     for one in reversed(records[-50:]):
         path = Path(str(one.request.get("path", "")))
         name = next((names[str(place)] for place in (path, *path.parents) if str(place) in names), path.name)
-        made.append(Imported(one, data.titles.name_of(one.project), name))
+        made.append(Imported(one, data.name_of(one.project), name))
     return made

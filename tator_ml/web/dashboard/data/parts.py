@@ -13,9 +13,8 @@ from tator_ml.jobs.connection import reached
 from tator_ml.jobs.records import JobRecord, JobRecords
 from tator_ml.web.access import Visitor, visitor
 from tator_ml.web.dashboard.data.errands import Errands
-from tator_ml.web.dashboard.data.titles import Titles
 from tator_ml.web.dashboard.data.uploads import Uploads
-from tator_ml.web.dashboard.page import Dashboard
+from tator_ml.web.dashboard.page import Dashboard, seen_by
 from tator_sdk.datasets import DatasetRecord, DatasetRegistry
 
 SHOWN_JOBS = 8
@@ -29,13 +28,11 @@ class Data:
     Attributes:
         dashboard: the parts of the backend.
         errands: looks at data sets that go on.
-        titles: of projects.
         uploads: archives that somebody sent.
     """
 
     dashboard: Dashboard
     errands: Errands
-    titles: Titles
     uploads: Uploads
 
     @property
@@ -47,10 +44,20 @@ class Data:
         """Where pictures of a data set are kept, as it was when they were drawn."""
         return (self.dashboard.settings.home / "looks" / f"{record.id}-{record.fingerprint[:12]}").resolve()
 
-    def project_choices(self, any_: str = "") -> list[tuple[str, str]]:
-        """Projects that the visitor may see, to choose one; ``any_`` is what none of them is called."""
-        empty = [("", any_)] if any_ else []
-        return [*empty, *((str(number), name) for number, name in self.titles.seen_by(visitor()))]
+    def project_choices(self, any_: str = "", also: int | None = None) -> list[tuple[str, str]]:
+        """Projects that the visitor may see, to choose one.
+
+        Args:
+            any_: what none of them is called, where none can be chosen.
+            also: one more that is theirs, though Label Studio may not have named it yet.
+        """
+        titles, who = self.dashboard.titles, visitor()
+        known = {*titles.all(), *(who.projects or ()), *([] if also is None else [also])}
+        return [*([("", any_)] if any_ else []), *((str(one), titles.named(one)) for one in seen_by(who, known))]
+
+    def name_of(self, project: int | None) -> str:
+        """A project for people; empty for none."""
+        return "" if project is None else self.dashboard.titles.named(project)
 
     def sets_seen(self) -> list[DatasetRecord]:
         """Data sets that the visitor may see, the newest first."""

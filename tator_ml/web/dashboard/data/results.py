@@ -114,7 +114,7 @@ def add(routes: Blueprint, data: Data) -> None:
         settled = record.over and not _is_drawn(data, record)
         return render_template(
             "dashboard/data/job.html", settled=settled, job=record, standing=standing(record),
-            project=data.titles.name_of(record.project),
+            project=data.name_of(record.project),
         )  # fmt: skip
 
     @routes.get("/data/job/<job_id>/live")

@@ -43,7 +43,7 @@ def add(routes: Blueprint, data: Data) -> None:
     def rows() -> str:
         states = read_states(data.dashboard.settings.home)
         seen = data.sets_seen()
-        listed = [Row(one, data.titles.name_of(project_of(one)), _state(one, states.get(one.id, {}))) for one in seen]
+        listed = [Row(one, data.name_of(project_of(one)), _state(one, states.get(one.id, {}))) for one in seen]
         return render_template("dashboard/data/rows.html", rows=listed, states=STATES)
 
     @routes.get("/data", endpoint="data")
@@ -75,7 +75,7 @@ def add(routes: Blueprint, data: Data) -> None:
         ours = written_by_tator(Path(record.path)) is not None
         return render_template(
             "dashboard/data/set.html", record=record, state=state, states=STATES, ours=ours, pictures=pictures(record),
-            project=data.titles.name_of(project_of(record)), looked=Look.read(folder) is not None,
+            project=data.name_of(project_of(record)), looked=Look.read(folder) is not None,
         )  # fmt: skip
 
     def pictures(record: DatasetRecord) -> str:

@@ -125,7 +125,13 @@ def _start(data: Data, work: Work) -> Callable[[], AnyResponse | tuple[str, int]
         if work.model is DataExport:
             fixed["output"] = settings.home / "exports" / f"project-{given.get('project', '')[:9]}-{_stamp()}"
         try:
-            wanted = read_request(work.model, given, leave_out=_left_out(work), choices=_choices(data, work), **fixed)
+            wanted = read_request(
+                work.model,
+                given,
+                leave_out=_left_out(work),
+                choices=_choices(data, work, given.get("project", "")),
+                **fixed,
+            )
         except Refused as error:
             return _form(data, work, error.values, error.errors), 400
         if (project := getattr(wanted, "project", None)) is not None:
@@ -146,7 +152,8 @@ def _launched(data: Data, wanted: JobRequest) -> AnyResponse:
 
 def _form(data: Data, work: Work, values: dict[str, Any], errors: dict[str, str] | None = None) -> str:
     form = request_form(
-        work.model, values=values, errors=errors, leave_out=_left_out(work), choices=_choices(data, work),
+        work.model, values=values, errors=errors, leave_out=_left_out(work),
+        choices=_choices(data, work, values.get("project", "")),
         settings=data.dashboard.settings,
     )  # fmt: skip
     return render_template("dashboard/data/work.html", work=work, form=form, jobs=data.recent([work.kind]))
@@ -158,14 +165,17 @@ def _left_out(work: Work) -> tuple[str, ...]:
     return tuple(one for one in work.leave_out if one not in asked)
 
 
-def _choices(data: Data, work: Work) -> dict[str, list[tuple[str, str]]]:
+def _choices(data: Data, work: Work, project: object) -> dict[str, list[tuple[str, str]]]:
     """Fields that are picked from what is there; a project's number is typed where Label Studio tells none."""
     choices: dict[str, list[tuple[str, str]]] = {}
+    also = int(str(project)) if str(project).isdecimal() else None
     optional = work.model is SegmentationBuild
-    projects = data.project_choices("no project: a data set" if optional and visitor().administrator else "choose one")
+    projects = data.project_choices(
+        "no project: a data set" if optional and visitor().administrator else "choose one", also
+    )
     if len(projects) > 1:
         choices["project"] = projects
-    if optional and visitor().administrator:
+    if sets_too:
         sets = [(one.path, f"{one.id} ({one.type})") for one in data.sets_seen() if one.type in READABLE]
         choices["path"] = [("", "no data set: a project"), *sets]
     return choices
