@@ -169,10 +169,8 @@ def _choices(data: Data, work: Work, project: object) -> dict[str, list[tuple[st
     """Fields that are picked from what is there; a project's number is typed where Label Studio tells none."""
     choices: dict[str, list[tuple[str, str]]] = {}
     also = int(str(project)) if str(project).isdecimal() else None
-    optional = work.model is SegmentationBuild
-    projects = data.project_choices(
-        "no project: a data set" if optional and visitor().administrator else "choose one", also
-    )
+    sets_too = work.model is SegmentationBuild and visitor().administrator
+    projects = data.project_choices("no project: a data set" if sets_too else "choose one", also)
     if len(projects) > 1:
         choices["project"] = projects
     if sets_too:
