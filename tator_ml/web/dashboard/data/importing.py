@@ -10,7 +10,6 @@ from flask import Blueprint, Response, current_app, flash, jsonify, redirect, re
 from flask_wtf.csrf import validate_csrf
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
 from werkzeug.wrappers import Response as AnyResponse
-from wtforms import ValidationError
 
 from tator_ml.launch import launch
 from tator_ml.web.access import visitor
@@ -181,7 +180,7 @@ def _require_token(token: str) -> None:
         return
     try:
         validate_csrf(token)
-    except ValidationError as error:
+    except ValueError as error:
         raise BadRequest(f"{error} Load the page again and send the file once more.") from error
 
 
