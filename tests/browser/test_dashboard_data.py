@@ -122,7 +122,7 @@ def test_a_zip_is_dropped_imported_outlined_tightened_and_taken_back(page: Any, 
         shown(tab, "import-look")
         tab.click("button:has-text('Import into')")
         done(tab)
-        drawn = own.boxes()
+        drawn = own.data-boxes()
         assert len(list(own.studio.tasks.list(project=own.number))) == len(SEEDS) and len(drawn) > len(SEEDS)
 
         tab.goto(f"{base}/polygons?project={own.number}")
@@ -130,7 +130,7 @@ def test_a_zip_is_dropped_imported_outlined_tightened_and_taken_back(page: Any, 
         tab.check("#field-push")
         tab.click("button:text-is('Build')")
         done(tab)
-        tab.wait_for_selector(".samples polygon")
+        tab.wait_for_selector(".data-samples polygon")
         shown(tab, "polygons")
         assert own.predictions() == len(SEEDS)
         tab.click("button:text-is('Take it back')")
@@ -142,15 +142,15 @@ def test_a_zip_is_dropped_imported_outlined_tightened_and_taken_back(page: Any, 
         tab.check("#field-in_place")
         tab.click("button:text-is('Look first')")
         done(tab)
-        assert tab.locator(".boxes .after").count() and own.boxes() == drawn
-        tab.wait_for_function("[...document.querySelectorAll('.boxes image')].every((one) => one.getBBox().width > 0)")
+        assert tab.locator(".data-boxes .after").count() and own.data-boxes() == drawn
+        tab.wait_for_function("[...document.querySelectorAll('.data-boxes image')].every((one) => one.getBBox().width > 0)")
         shown(tab, "tweak")
         tab.click("button:text-is('Tighten them')")
         done(tab)
-        assert own.boxes() != drawn
+        assert own.data-boxes() != drawn
         tab.click("button:text-is('Take it back')")
         done(tab)
-        assert own.boxes() == drawn
+        assert own.data-boxes() == drawn
         shown(tab, "undo")
 
         tab.goto(base)
