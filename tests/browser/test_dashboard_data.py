@@ -122,7 +122,7 @@ def test_a_zip_is_dropped_imported_outlined_tightened_and_taken_back(page: Any, 
         shown(tab, "import-look")
         tab.click("button:has-text('Import into')")
         done(tab)
-        drawn = own.data-boxes()
+        drawn = own.boxes()
         assert len(list(own.studio.tasks.list(project=own.number))) == len(SEEDS) and len(drawn) > len(SEEDS)
 
         tab.goto(f"{base}/polygons?project={own.number}")
@@ -142,15 +142,15 @@ def test_a_zip_is_dropped_imported_outlined_tightened_and_taken_back(page: Any, 
         tab.check("#field-in_place")
         tab.click("button:text-is('Look first')")
         done(tab)
-        assert tab.locator(".data-boxes .after").count() and own.data-boxes() == drawn
+        assert tab.locator(".data-boxes .after").count() and own.boxes() == drawn
         tab.wait_for_function("[...document.querySelectorAll('.data-boxes image')].every((one) => one.getBBox().width > 0)")
         shown(tab, "tweak")
         tab.click("button:text-is('Tighten them')")
         done(tab)
-        assert own.data-boxes() != drawn
+        assert own.boxes() != drawn
         tab.click("button:text-is('Take it back')")
         done(tab)
-        assert own.data-boxes() == drawn
+        assert own.boxes() == drawn
         shown(tab, "undo")
 
         tab.goto(base)
