@@ -23,16 +23,6 @@ if TYPE_CHECKING:
     from training.samples import Samples
 
 ALSO = {"project": ["-p"], "device": ["device-override"], "base": ["model-id"]}
-SECTIONS = {
-    "project": "What is learned from",
-    "base": "Model and adapter",
-    "label": "What it is called",
-    "phrases": "Phrases and samples",
-    "epochs": "Optimisation",
-    "box_weight": "Losses and matching",
-    "replay": "Repeats of hard batches",
-    "patience": "Measuring, and when it is taken",
-}
 
 
 def register(train: typer.Typer) -> None:
@@ -40,7 +30,7 @@ def register(train: typer.Typer) -> None:
     train.command("sam3", context_settings=EITHER_SPELLING)(sam3)
 
 
-@with_request(Sam3Training, also=ALSO, sections=SECTIONS)
+@with_request(Sam3Training, also=ALSO)
 def sam3(
     request: Sam3Training,
     here: Here = False,
@@ -133,4 +123,4 @@ def _print_how(request: Sam3Training, settings: Settings, samples: Samples, cons
     console.print(f"It takes {found.sentence}; {device} has {in_gb(free)} free{fits}.", soft_wrap=True)
 
 
-TUNING = Tuning("sam3", "SAM 3", SAM3_KIND, _tune, _preview)
+TUNING = Tuning("sam3", SAM3_KIND, _tune, _preview)

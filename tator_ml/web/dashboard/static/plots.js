@@ -39,7 +39,7 @@
         font: { family: "system-ui, 'DejaVu Sans', sans-serif", size: 13, color: text },
         margin: { l: 8, r: 8, t: 8, b: 8 }, hovermode: "x unified",
         hoverlabel: { bgcolor: colour("--card"), bordercolor: line, font: { color: text } },
-        legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 },
+        legend: { orientation: "h", traceorder: "normal", y: 1.02, yanchor: "bottom", x: 0 },
         uirevision: "kept", bargap: 0.25, ...layout,
         ...(figure.data[0]?.type === "heatmap" ? { hovermode: "closest" } : {}),
         xaxis: axis(xaxis, line, quiet), yaxis: axis(yaxis, line, quiet),
