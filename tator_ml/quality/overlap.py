@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -22,6 +23,15 @@ ELLIPSE_CORNERS = 90
 _FRACTION_BITS = 4
 
 Corners = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class _Pixels:
+    mask: MaskArray
+
+
+_Shape = Xyxy | Corners | _Pixels
+"""An upright box, a ring of corners (N, 2), or a mask; in pixels of the picture."""
 
 
 def iou_of_regions(one: Json, other: Json) -> float:
@@ -46,7 +56,7 @@ def iou_of_regions(one: Json, other: Json) -> float:
     if iou_xyxy(boxes[0], boxes[1]) == 0:
         return 0.0
     low, high = np.min([box[:2] for box in boxes], 0), np.max([box[2:] for box in boxes], 0)
-    pixels = any(isinstance(shape, np.ndarray) and shape.dtype == bool for shape in shapes)
+    pixels = any(isinstance(shape, _Pixels) for shape in shapes)
     if pixels:
         low, high = np.floor(low), np.ceil(high)
     scale = 1.0 if pixels else GRID / float(max(high - low))
@@ -69,14 +79,13 @@ def rings_of(item: Json, size_wh: tuple[int, int]) -> list[Corners]:
     if isinstance(shape, tuple):
         x0, y0, x1, y1 = shape
         return [np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], np.float64)]
-    if shape.dtype != bool:
+    if isinstance(shape, np.ndarray):
         return [shape]
-    found, _ = cv2.findContours(shape.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    found, _ = cv2.findContours(shape.mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     return [ring.reshape(-1, 2).astype(np.float64) + 0.5 for ring in found]
 
 
-def _shape(item: Json, size_wh: tuple[int, int]) -> Xyxy | Corners | MaskArray:
-    """An upright box as a tuple, a ring of corners (N, 2), or a mask (H, W)."""
+def _shape(item: Json, size_wh: tuple[int, int]) -> _Shape:
     value, kind = item.get("value"), str(item.get("type", "")).removesuffix("labels")
     if not isinstance(value, Mapping):
         raise RegionError("The region has no value.")
@@ -85,7 +94,7 @@ def _shape(item: Json, size_wh: tuple[int, int]) -> Xyxy | Corners | MaskArray:
         box = read_box(value, size_wh)
         return box.corners() if box.rotation % 360 else box.enclosing_xyxy()
     if kind in {"brush", "bitmask"}:
-        return read_stroke(value, size_of(item), size_wh)
+        return _Pixels(read_stroke(value, size_of(item), size_wh))
     try:
         if kind == "polygon":
             ring = np.asarray(value.get("points"), np.float64).reshape(-1, 2) * scale
@@ -107,22 +116,22 @@ def _shape(item: Json, size_wh: tuple[int, int]) -> Xyxy | Corners | MaskArray:
     return ring
 
 
-def _enclosing(shape: Xyxy | Corners | MaskArray) -> Xyxy:
+def _enclosing(shape: _Shape) -> Xyxy:
     if isinstance(shape, tuple):
         return shape
-    if shape.dtype == bool:
-        return box_of_mask(shape) or (0.0, 0.0, 0.0, 0.0)
+    if isinstance(shape, _Pixels):
+        return box_of_mask(shape.mask) or (0.0, 0.0, 0.0, 0.0)
     (x0, y0), (x1, y1) = shape.min(0), shape.max(0)
     return float(x0), float(y0), float(x1), float(y1)
 
 
-def _drawn(shape: Xyxy | Corners | MaskArray, low: Corners, high: Corners, scale: float) -> MaskArray:
+def _drawn(shape: _Shape, low: Corners, high: Corners, scale: float) -> MaskArray:
     """A shape on the cells of a window from ``low`` to ``high``."""
     wide, tall = (max(1, int(side)) for side in np.ceil((high - low) * scale))
     canvas = np.zeros((tall, wide), np.uint8)
-    if isinstance(shape, np.ndarray) and shape.dtype == bool:
-        (x, y) = low.astype(int)
-        part = shape[y : y + tall, x : x + wide]
+    if isinstance(shape, _Pixels):
+        x, y = low.astype(int)
+        part = shape.mask[y : y + tall, x : x + wide]
         canvas[: part.shape[0], : part.shape[1]] = part
         return np.asarray(canvas > 0)
     if isinstance(shape, tuple):

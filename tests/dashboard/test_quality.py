@@ -165,7 +165,8 @@ def test_a_page_over_100_000_suggestions(site: Site) -> None:
         database.execute("DROP TRIGGER outcome_came")  # a tenth of the time: the sums are made at once
         database.execute(
             MANY.format(count=100_000) + "INSERT INTO outcomes (project, task, annotation, annotator, week, at, "
-            "assist, version, label, final_label, outcome, iou, suggested) SELECT 1, n / 5, n / 5, abs(random()) % 20 + 1, "
+            "assist, version, label, final_label, outcome, iou, suggested) "
+            "SELECT 1, n / 5, n / 5, abs(random()) % 20 + 1, "
             "printf('2026-W%02d', abs(random()) % 50 + 1), 0, 'assist ' || abs(random()) % 4, "
             "'head-' || abs(random()) % 10, 'class ' || abs(random()) % 5, 'x', "
             "CASE abs(random()) % 4 WHEN 0 THEN 'accepted' WHEN 1 THEN 'edited' WHEN 2 THEN 'relabelled' "
