@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -20,10 +20,12 @@ from tator_sdk.annotations import addresses_of
 from tator_sdk.bulk import BulkApi, open_bulk
 from tator_sdk.errors import TatorError
 from tator_sdk.settings import Settings
+from tator_sdk.studio import LABELLED
 
 log = logging.getLogger(__name__)
 
 Json = Mapping[str, Any]
+TASKS_A_PAGE = 100
 
 
 class QualityFollower:
@@ -128,10 +130,7 @@ def read_project(
     store.set_people({int(one["id"]): _name_of(one) for one in api.get("/api/users") if isinstance(one, Mapping)})
     total = int(about.get("num_tasks_with_annotations") or 0)
     known, seen, tasks = store.known(project), set[int](), 0
-    annotated = {"filters": {"conjunction": "and", "items": [
-        {"filter": "filter:tasks:total_annotations", "operator": "greater", "type": "Number", "value": 0}
-    ]}}  # fmt: skip
-    for task in api.tasks(project, "id", "data", "annotations", "predictions", query=annotated):
+    for task in _annotated_tasks(api, project):
         tasks += 1
         with store.writing():
             seen |= _read_task(store, suggestions, project, task, interface)
@@ -141,6 +140,23 @@ def read_project(
         store.judge(project, number, suggestions.objects_of(project, number))
     store.set_read(project, datetime.datetime.now(datetime.UTC).timestamp())
     return ProjectRead(tasks, len(seen), len(gone))
+
+
+def _annotated_tasks(api: BulkApi, project: int) -> Iterator[Json]:
+    """Tasks of a project that have annotations, whole: where fields are named, annotations are no more than numbers."""
+    seen: set[int] = set()  # pages shift where somebody labels meanwhile
+    page, total = 1, 1
+    while (page - 1) * TASKS_A_PAGE < total:
+        answer = api.get(
+            "/api/tasks", project=project, page=page, page_size=TASKS_A_PAGE, fields="all", resolve_uri="false",
+            query=LABELLED,
+        )  # fmt: skip
+        total = int(answer["total"])
+        for task in answer["tasks"]:
+            if task["id"] not in seen:
+                seen.add(task["id"])
+                yield task
+        page += 1
 
 
 def submitted_of(annotation: Json) -> Submitted | None:

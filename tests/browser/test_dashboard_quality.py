@@ -9,7 +9,6 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -29,6 +28,8 @@ from .editor import BOX, POINT, Editor, loosely, objects_of
 from .made_up_quality import make_up
 
 pytestmark = [pytest.mark.browser, pytest.mark.studio, pytest.mark.timeout(400)]
+
+SHOTS = bool(os.environ.get("TATOR_PICTURES"))  # tests see no variable of ours
 
 
 @dataclass
@@ -171,7 +172,7 @@ def test_a_comparison_from_the_page_to_the_labelling_screen(stack: DemoStack, pa
 
 
 def test_doubtful_labels(stack: DemoStack, page: Any, own: Labelled) -> None:
-    shots = Path(__file__).parents[2] / "docs" / "images" if os.environ.get("TATOR_PICTURES") else None
+    shots = SHOTS
     project = make_up(stack, own.project + 1000, weeks=6 if shots else 1)
     address = f"{stack.settings.backend_url}/tator/quality"
     with opened(page, f"{address}/labels?project={project}") as tab:
@@ -194,8 +195,3 @@ def test_doubtful_labels(stack: DemoStack, page: Any, own: Labelled) -> None:
                 tab.goto(f"{address}{where}")
                 tab.wait_for_timeout(1500)
                 picture(tab, f"dashboard-{name}")
-                tab.screenshot(path=f"/tmp/quality-shots/{name}-whole.png", full_page=True)
-                tab.set_viewport_size({"width": 390, "height": 800})
-                tab.wait_for_timeout(500)
-                tab.screenshot(path=f"/tmp/quality-shots/{name}-phone.png")
-                tab.set_viewport_size({"width": 1280, "height": 900})

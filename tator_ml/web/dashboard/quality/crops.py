@@ -112,7 +112,7 @@ def add(routes: Blueprint, dashboard: Dashboard) -> None:
             return found[::-1]  # the suggested line, which is dashed, above the other
 
         return _answer(crops, ("outcome", image, suggested, final), marks, quality.store, images, int(project), task,
-                       image, items[0])  # fmt: skip
+                       image, items[0] or {})  # fmt: skip
 
     @routes.get("/quality/crops/doubt/<int:number>.jpg")
     def quality_crop_doubt(number: int) -> Response:
@@ -158,8 +158,8 @@ def _address(store: QualityStore, project: int, task: int, item: Mapping[str, An
         "SELECT image_name, item_index, address FROM pictures WHERE project = ? AND task = ?", (project, task)
     )
     known = {(str(name), int(page)): str(address) for name, page, address in rows}
-    place = (str(item.get("to_name")), item.get("item_index") or 0)
-    return known.get(place) or next(iter(known.values()), None)  # type: ignore[call-overload,no-any-return]
+    place = (str(item.get("to_name")), int(item.get("item_index") or 0))
+    return known.get(place) or next(iter(known.values()), None)
 
 
 def _corners(xyxy: Xyxy) -> Ring:
@@ -198,6 +198,6 @@ def _line(draw: ImageDraw.ImageDraw, ring: Ring, mark: Marked) -> None:
         length = float(np.hypot(x1 - x0, y1 - y0))
         for begin in np.arange(0, length, 2 * DASH):
             ends = [begin / length, min(begin + DASH, length) / length]
-            dash = [(x0 + at * (x1 - x0), y0 + at * (y1 - y0)) for at in ends]
+            dash = [(float(x0 + at * (x1 - x0)), float(y0 + at * (y1 - y0))) for at in ends]
             draw.line(dash, fill="white", width=5)
             draw.line(dash, fill=mark.colour, width=3)

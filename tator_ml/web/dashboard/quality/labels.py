@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from flask import Blueprint, flash, redirect, render_template, request, url_for
 from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Response as AnyResponse
@@ -54,14 +56,14 @@ def add(routes: Blueprint, dashboard: Dashboard) -> None:
     def quality_labels_dismiss(number: int) -> AnyResponse:
         found = of_visitor(number)
         doubts.dismiss(found, visitor().name)
-        return redirect(url_for("dashboard.quality_labels", **kept_arguments(), dismissed=number))
+        return redirect(_queue(dismissed=str(number)))
 
     @routes.post("/quality/labels/<int:number>/bring-back")
     def quality_labels_bring_back(number: int) -> AnyResponse:
         found = of_visitor(number)
         doubts.bring_back(found)
         flash(f"The {found.label} of task {found.task} is in the queue again.", "good")
-        return redirect(url_for("dashboard.quality_labels", **kept_arguments()))
+        return redirect(_queue())
 
     @routes.post("/quality/labels/check")
     def quality_labels_check() -> AnyResponse:
@@ -69,3 +71,9 @@ def add(routes: Blueprint, dashboard: Dashboard) -> None:
         (job,) = launch(dashboard.settings, Relabel(project=project, dry_run=True))
         flash(f"{job.id} checks all labels of the project; the page of jobs shows how far it is.", "good")
         return redirect(url_for("dashboard.quality_labels", project=project))
+
+
+def _queue(**more: str) -> str:
+    """Address of the queue as it is chosen now."""
+    arguments: dict[str, Any] = {**kept_arguments(), **more}
+    return url_for("dashboard.quality_labels", **arguments)

@@ -111,9 +111,10 @@ def _line(group: str, name: str, tally: Tally) -> list[object]:
     accepted, used = tally.interval("accepted"), tally.interval("used")
     if name[:1] in "=+-@\t\r" and name:  # a spreadsheet would take it for a formula
         name = f"'{name}"
-    figures_of = (
-        tally.share("accepted"), accepted and accepted.low, accepted and accepted.high, tally.share("used"),
-        used and used.low, used and used.high, tally.edited_iou, tally.used_iou,
+    figures_of: tuple[float | None, ...] = (
+        tally.share("accepted"), accepted.low if accepted else None, accepted.high if accepted else None,
+        tally.share("used"), used.low if used else None, used.high if used else None,
+        tally.edited_iou, tally.used_iou,
     )  # fmt: skip
     return [
         group, name, tally.decided, tally.accepted, tally.edited, tally.relabelled, tally.unused, tally.replaced,
