@@ -30,6 +30,7 @@ from tator_ml.images.decode import ImageError
 from tator_ml.images.fetch import ImageRef
 from tator_ml.kept_words import KeptAnswers
 from tator_ml.projects import ProjectChoices
+from tator_ml.quality.comparison import NO_ASSISTANCE
 from tator_ml.request import first_addresses, kept_prompts, output_kinds, project_number, task_number
 from tator_ml.services import Services, build_services
 from tator_sdk.annotations import labels_of
@@ -147,9 +148,31 @@ class TatorBackend:
     def _answered(self, task: Json, context: Json | None) -> Result:
         if context and dialect.is_event(context):
             return self._event(task, context)
+        if self._withheld(task):
+            return self._unassisted(task, context)
         if context:
             return self._interactive(task, context)
         return self._opened(task)
+
+    def _withheld(self, task: Json) -> bool:
+        """Whether a task gets no assistance, which the strip is told if somebody looks at it."""
+        drawn = not self._choices.assists_on(task_number(task))
+        if self._looked_at:
+            self._services.notices.withheld(self.project, NO_ASSISTANCE if drawn else None)
+        return drawn
+
+    def _unassisted(self, task: Json, context: Json | None) -> Result:
+        """The answer on a task that is drawn for the comparison.
+
+        A drawn box or stroke is given back as it was: with auto-accept on, the editor removes what is answered with
+        nothing.
+        """
+        self._assist = "withheld"
+        if context:
+            return self._result(kept_prompts(context))
+        if self._looked_at:
+            self._look(task, opened=True)  # for the tasks that come next
+        return NOTHING_TO_STORE
 
     def _event(self, task: Json, context: Json) -> Result:
         event = dialect.event_of(context)
@@ -267,8 +290,9 @@ class TatorBackend:
             self._services.pending.answered([item for item in items if str(item.get("id")) in pending], task)
         self._report(assists, answer, regions, time.monotonic() - begun)
         self._services.suggestions.record(
-            self.project, task_number(task), [str(item.get("id")) for item in items], regions, answer.model_version
-        )
+            self.project, task_number(task), [str(item.get("id")) for item in items], regions, answer.model_version,
+            kind, ref.image, [*items, *(assist.drawn for assist in assists if assist.drawn)],
+        )  # fmt: skip
         if dialect.is_new(items):
             regions = [dialect.region(one) for one in regions]
         return self._result(regions, answer.model_version)
@@ -278,8 +302,10 @@ class TatorBackend:
         text = commands.last_text(item)
         run, argument = commands.command_of(text) if text.startswith(commands.SIGN) else (typed_words.find, text)
         self._look(task, opened=False)
-        done = run(self._request(item, control, task, argument))
-        return self._done(done, task, [item])
+        typed = self._request(item, control, task, argument)
+        stood = commands.on_screen(task, typed.prompt_id) if run is commands.tweak else ()
+        done = run(typed)
+        return self._done(done, task, [item], "tweak" if run is commands.tweak else "text", stood)
 
     def _exemplars(self, items: Sequence[Json], control: Control, task: Json) -> Result:
         """Boxes around examples of what is to be found."""
@@ -292,7 +318,7 @@ class TatorBackend:
         self._services.pending.answered(waiting, task)
         if dialect.is_new(items):
             done = replace(done, regions=[dialect.region(one) for one in done.regions])
-        return self._done(done, task, waiting)
+        return self._done(done, task, waiting, "exemplars")
 
     def _request(self, item: Json, control: Control, task: Json, argument: str = "") -> commands.Typed:
         image_name = str(item.get("to_name") or control.to_name[0])
@@ -309,11 +335,15 @@ class TatorBackend:
             partial(self._fetch, task, image_name),
         )
 
-    def _done(self, done: commands.Done, task: Json, prompts: Sequence[Json]) -> Result:
+    def _done(
+        self, done: commands.Done, task: Json, prompts: Sequence[Json], assist: str, stood: Sequence[object] = ()
+    ) -> Result:
         self._services.notices.answered(self.project, done.said, done.was_warm)
         if done.regions:
             asked = [str(item.get("id")) for item in prompts]
-            self._services.suggestions.record(self.project, task_number(task), asked, done.regions, done.model_version)
+            self._services.suggestions.record(
+                self.project, task_number(task), asked, done.regions, done.model_version, assist, before=stood
+            )
         return self._result(done.regions, done.model_version)
 
     def _control(self, item: Json) -> Control:

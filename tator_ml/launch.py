@@ -22,6 +22,7 @@ from tator_sdk.requests import (
     HeadTraining,
     JobRequest,
     Prelabel,
+    QualityReading,
     Relabel,
     SegmentationBuild,
     Tweak,
@@ -251,6 +252,7 @@ MANNERS: tuple[Manner, ...] = (
         A_WEEK_SECONDS, alone=True,
     ),
     Manner("relabel", Relabel, lambda one: f"classes of project {one.project}{_dry(one)}", _of_project("relabel")),
+    Manner("quality", QualityReading, lambda one: f"quality of project {one.project}", _of_project("quality")),
     Manner("tweak", Tweak, lambda one: f"boxes of project {one.project}{_dry(one)}", _of_project("tweak")),
     Manner(
         "prelabel", Prelabel,

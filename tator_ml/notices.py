@@ -19,6 +19,7 @@ class ProjectState:
         working: requests being answered now.
         doing: how far the longest of them is, in words; None where that is not told.
         asked_by: User-Agent of the last request, which tells Label Studio from anything else.
+        withheld: why the task that was opened last gets no assistance, in a sentence; None where it does.
         outputs: what points can be answered with in the project's configuration.
         at: when the state last changed, seconds since the epoch.
     """
@@ -28,6 +29,7 @@ class ProjectState:
     warm: bool | None = None
     working: int = 0
     doing: str | None = None
+    withheld: str | None = None
     asked_by: str | None = None
     outputs: tuple[str, ...] = ()
     at: float = 0.0
@@ -95,6 +97,13 @@ class Notices:
     def progressed(self, project_id: int | None, doing: str | None) -> None:
         """A long request has come so far, or is over."""
         self._change(project_id, doing=doing)
+
+    def withheld(self, project_id: int | None, why: str | None) -> None:
+        """A task was opened or asked about that gets no assistance, or one that does."""
+        if why is not None:
+            self._change(project_id, withheld=why, error=None)
+        elif self.get(project_id).withheld is not None:
+            self._change(project_id, withheld=None)
 
     def opened(self, project_id: int | None, warm: bool) -> None:
         """A task was opened."""

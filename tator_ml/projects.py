@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from tator_ml.engine.segmenters import published
+from tator_ml.quality.comparison import MOST_SHARE, Comparison
 from tator_sdk.errors import TatorError
 
 ASSISTS = ("refine", "classify")
@@ -53,6 +54,7 @@ class ProjectChoices:
         qwen: id of the active tuned Qwen in its registry.
         words: kept for the next pictures; None for none.
         sam3: id of the active tuned SAM 3 in its registry.
+        comparison: that goes on, of labelling with and without assistance; None for none.
         installed: the installation's own segmenter, which is no choice of the project and not kept with them.
     """
 
@@ -65,11 +67,16 @@ class ProjectChoices:
     qwen: str | None = None
     words: KeptWords | None = None
     sam3: str | None = None
+    comparison: Comparison | None = None
     installed: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """What was chosen, as JSON values."""
         return {name: value for name, value in asdict(self).items() if name != "installed"}
+
+    def assists_on(self, task: int | None) -> bool:
+        """Whether a task gets assistance; one that is drawn for the comparison gets none."""
+        return self.comparison is None or not self.comparison.draws(task)
 
     @property
     def concepts_by(self) -> str:
@@ -140,6 +147,7 @@ class Projects:
             qwen=kept.get("qwen"),
             words=KeptWords(**kept["words"]) if kept.get("words") else None,
             sam3=kept.get("sam3"),
+            comparison=Comparison(**kept["comparison"]) if kept.get("comparison") else None,
             installed=self._installed,
         )
 
@@ -147,8 +155,11 @@ class Projects:
         """Change some of a project's choices and leave the others.
 
         Raises:
-            TatorError: an assist, output or segmenter that does not exist.
+            TatorError: an assist, output or segmenter that does not exist, or a share that is none.
         """
+        comparison = choices.get("comparison")
+        if comparison is not None and not 0 < comparison.share <= MOST_SHARE:
+            raise TatorError(f"At most {MOST_SHARE:.0%} of the tasks can go without assistance, and more than none.")
         unknown = set(choices.get("assists") or ()) - set(ASSISTS)
         if unknown:
             raise TatorError(f"There is no assist '{min(unknown)}'; choose of {', '.join(ASSISTS)}.")

@@ -20,6 +20,10 @@ from tator_ml.notices import Notices
 from tator_ml.pending import KeptInVain, PendingPrompts
 from tator_ml.preload import Look, Neighbours, Preloader, Preloads
 from tator_ml.projects import ProjectChoices, Projects
+from tator_ml.quality.comparison import Comparison
+from tator_ml.quality.doubts import Doubts
+from tator_ml.quality.follow import QualityFollower
+from tator_ml.quality.store import QualityStore, quality_store
 from tator_ml.suggestions import Suggestions
 from tator_ml.vlm.registry import QwenRegistry
 from tator_sdk.errors import TatorError
@@ -58,6 +62,8 @@ class Services:
     kept_in_vain: KeptInVain = field(default_factory=KeptInVain)
     examples: DrawnExamples = field(default_factory=DrawnExamples)
     uses: PictureUses = field(default_factory=PictureUses)
+    quality_record: QualityStore | None = None
+    quality: QualityFollower = field(init=False)
     preloader: Preloader = field(init=False)
     qwen: QwenRegistry = field(init=False)
 
@@ -65,6 +71,8 @@ class Services:
         object.__setattr__(self, "preloader", Preloader(self.preloads, self.make_ready, self.neighbours, self._drop))
         qwen = QwenRegistry(self.settings.home / "qwen", self.projects, self.settings.qwen_model_name)
         object.__setattr__(self, "qwen", qwen)
+        record = self.quality_record or quality_store(self.settings)
+        object.__setattr__(self, "quality", QualityFollower(self.settings, record, self.suggestions))
 
     def preloads_for(self, choices: ProjectChoices) -> bool:
         """Whether pictures of a project with these choices are made ready before they are opened."""
@@ -82,6 +90,14 @@ class Services:
         if not self.preloads_for(chosen):
             self.preloader.forget(project)
         return chosen
+
+    def compare(self, project: int, comparison: Comparison | None) -> None:
+        """Begin a comparison of labelling with and without assistance, or end the one that goes on."""
+        if comparison is None:
+            self.quality.store.end_comparison(project)
+        else:
+            self.quality.store.begin_comparison(project, comparison)
+        self.projects.choose(project, comparison=comparison)
 
     def make_ready(self, project: int, task: int | None, address: str, looked_at: bool = False) -> str | None:
         """Fetch a picture and have it encoded; of one that nobody looks at yet, a failure is told to the log alone.
@@ -159,8 +175,16 @@ def build_services(settings: Settings) -> Services:
     """Services of a web process: an engine at its address, pictures and records under home."""
     store, registry, projects = image_store(settings), head_registry(settings), project_choices(settings)
     engine, images = EngineClient(settings, store, registry.files), ImageFetcher(settings, store)
+    quality = quality_store(settings)
     follower = Follower(
-        settings, engine, images, example_store(settings), embedding_cache(settings), registry, projects
+        settings,
+        engine,
+        images,
+        example_store(settings),
+        embedding_cache(settings),
+        registry,
+        projects,
+        Doubts(quality),
     )
     return Services(
         settings=settings,
@@ -169,5 +193,6 @@ def build_services(settings: Settings) -> Services:
         projects=projects,
         suggestions=Suggestions(settings.home / "suggestions.sqlite"),
         follower=follower,
+        quality_record=quality,
         neighbours=Neighbours(settings) if settings.label_studio_api_key else None,
     )

@@ -107,6 +107,12 @@ class Relabel(JobRequest):
     dry_run: bool = Field(False, description="Only report what would be offered.")
 
 
+class QualityReading(JobRequest):
+    """Reading of a whole project for the figures of what people did with the suggestions."""
+
+    project: int = Field(ge=1, description="Label Studio project whose annotations and predictions are read.")
+
+
 class WarmUp(JobRequest):
     """Encoding of a whole project ahead, or of one shard of it."""
 

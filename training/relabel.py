@@ -28,6 +28,8 @@ from tator_ml.learning.embedder import Computes, Embedder
 from tator_ml.learning.embeddings import ImageBox
 from tator_ml.learning.registry import HeadEntry
 from tator_ml.learning.stores import embedding_cache, head_registry, image_store
+from tator_ml.quality.doubts import Doubt, Doubts
+from tator_ml.quality.store import quality_store
 from tator_sdk.annotations import LabelledBox
 from tator_sdk.errors import TatorError
 from tator_sdk.push import PredictionsOfVersion, Pushed
@@ -205,6 +207,8 @@ def _check(request: Relabel, settings: Settings, job: Job, computes: Computes | 
         fetcher.close()
         if own is not None and hasattr(own, "close"):
             own.close()
+    with closing(quality_store(settings)) as record:
+        Doubts(record).replace_all(request.project, judge.doubts)
     partial.replace(job.folder / QUEUE_FILE)
     found.write(job.folder)
     for note in found.notes:
@@ -234,7 +238,11 @@ def _chunks(tasks: Iterable[Marked]) -> Iterator[list[Marked]]:
 
 
 class Judge:
-    """Judges chunks of tasks, and writes the predictions of doubtful ones to the queue's file."""
+    """Judges chunks of tasks, and writes the predictions of doubtful ones to the queue's file.
+
+    Attributes:
+        doubts: what was found, for the dashboard's queue.
+    """
 
     def __init__(
         self, request: Relabel, head: Head, interface: Interface, config: str, embedder: Embedder,
@@ -251,6 +259,7 @@ class Judge:
         self._store = store
         self._found = found
         self._file = file
+        self.doubts: list[Doubt] = []
 
     def __call__(self, chunk: Sequence[Marked]) -> None:
         """Judge the boxes of some tasks.
@@ -301,6 +310,10 @@ class Judge:
                 self._request.most_given,
             )  # fmt: skip
             self._keep(chunk[row], doubts, images)
+            shown = {(placed[index][1].region, placed[index][1].label): placed[index][2].image for index in indices}
+            for one in doubts:
+                annotation, region = chunk[row].origin[one.box.region]
+                self.doubts.append(Doubt.of(one, chunk[row].task, annotation, found.head, shown, region))
 
     def _keep(self, task: Marked, doubts: Sequence[Disagreement], images: Mapping[tuple[str, int], str]) -> None:
         found = self._found

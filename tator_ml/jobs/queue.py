@@ -19,6 +19,7 @@ KINDS = {
     "polygons": "training.segmentation.build.run",
     "prelabel": "training.prelabel.job.run",
     "preview": "training.preview.run",
+    "quality": "training.quality.run",
     "qwen": "training.qwen.job.run",
     "register": "training.registering.run",
     "relabel": "training.relabel.run",

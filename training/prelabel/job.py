@@ -132,7 +132,7 @@ def _how(request: Prelabel, settings: Settings, job: Job, engine: Engine, interf
             "version": version,
         }
         write_whole(path, json.dumps(plan).encode())
-    return How(request, manners, plan["version"])
+    return How(request, manners, plan["version"], choices.comparison)
 
 
 def _counted(lines: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
