@@ -7,8 +7,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 from urllib.parse import urlsplit
 
 import platformdirs
@@ -24,15 +25,36 @@ def _named(field: str, *others: str) -> AliasChoices:
 
 
 class Settings(BaseSettings):
-    """Settings of one installation; immutable once read."""
+    """Settings of one installation; immutable once read.
+
+    Attributes:
+        SECTIONS: headings of ``.env.example`` and of the settings page, each by the first field that stands below it.
+    """
+
+    SECTIONS: ClassVar[Mapping[str, str]] = {
+        "home": "This installation",
+        "label_studio_url": "Label Studio",
+        "redis_url": "Jobs",
+        "engine_address": "Engine",
+        "segmenter": "Clicks",
+        "qwen_model_name": "Words: Qwen",
+        "sam3_model_id": "Phrases and examples: SAM 3",
+        "warm_bytes": "Warm pictures",
+        "yield_to_clicks": "Work in the background",
+        "train_after": "Learning from annotations",
+        "image_store_bytes": "Pictures",
+        "guard_agreement": "When a drawn box is left as it is",
+        "remove_leftover_points": "Answers",
+    }
 
     model_config = SettingsConfigDict(
-        env_prefix="TATOR_", env_file=".env", extra="ignore", frozen=True, populate_by_name=True
+        env_prefix="TATOR_", env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True, populate_by_name=True
     )
 
     home: Path = Field(
         default_factory=lambda: Path(platformdirs.user_data_dir("tator")),
-        description="Folder of everything Tator keeps: images, embeddings, models, sockets, logs.",
+        description="Folder of everything Tator keeps: images, embeddings, models, sockets, logs. Default: tator in "
+        "the user's data folder.",
     )
     host: str = Field("127.0.0.1", description="Address the backend listens on.")
     port: int = Field(9090, ge=1, le=65535, description="Port the backend listens on.")
@@ -234,6 +256,11 @@ class Settings(BaseSettings):
         if parts.scheme not in {"http", "https"} or not parts.netloc:
             raise ValueError(f"{value!r} is not a web address; give one such as http://127.0.0.1:8080")
         return value.rstrip("/")
+
+    @field_validator("password", "label_studio_api_key", "engine_key")
+    @classmethod
+    def _empty_is_none(cls, value: SecretStr | None) -> SecretStr | None:
+        return value if value and value.get_secret_value() else None
 
     @model_validator(mode="after")
     def _locked_beyond_loopback(self) -> Settings:

@@ -12,13 +12,13 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as AnyResponse
 
 from tator_ml.web.access import visitor
-from tator_ml.web.dashboard import now, words
+from tator_ml.web.dashboard import now, settings, words
 from tator_ml.web.dashboard.page import Dashboard
 from tator_sdk.errors import TatorError
 
 log = logging.getLogger(__name__)
 
-PAGES = (now,)
+PAGES = (now, settings)
 PLOTLY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
 # Nothing of another host, no script in the page itself; plots write styles.
 POLICY = (
