@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import partial
 
 from tator_ml.engine import encoders
-from tator_ml.engine.answering import answered
+from tator_ml.engine.answering import answered, in_words
 from tator_ml.engine.batch_segment import BatchSegmenter, SegmentAsk, Segmented
 from tator_ml.engine.classify import Classifier
 from tator_ml.engine.concepts import ConceptAsk, ConceptsFound
@@ -132,7 +132,7 @@ class Engine:
     def _in_lane(self, ask: Ask) -> Answer:
         begun, clicked = time.monotonic(), ask.lane == "click"
         classifier = self._models.classifier(ask.head) if ask.head and ask.classify else self._classifier
-        about = About(ask.image, ask.segmenter or "", ask.task, frozenset(ask.prompt_ids))
+        about = About(ask.image, ask.segmenter or "", ask.task, frozenset(ask.prompt_ids), what=in_words(ask))
         ticket = self._lanes.enter(Lane[ask.lane.upper()], about)
         if clicked:
             self._last_click = begun
@@ -205,7 +205,9 @@ class Engine:
             embedding = prepared.embedding
         else:
             work = partial(self._supply.embedding, model, prepared)
-            embedding, came_from = self._lanes.submit(Lane.BATCH, work, About(image)).result()
+            embedding, came_from = self._lanes.submit(
+                Lane.BATCH, work, About(image, what="an embedding for the disk")
+            ).result()
             made = came_from == "encoded"
         if not self._supply.write(image, embedding):
             raise EngineError("The embedding cannot be kept on disk; free some, or raise TATOR_EMBEDDING_STORE_BYTES.")
@@ -304,6 +306,7 @@ class Engine:
             store_bytes=store.nbytes,
             store_budget_bytes=store.max_bytes,
             oldest_seconds=self._lanes.oldest_seconds(),
+            flights=self._lanes.flights(),
             process_bytes=process_bytes(),
             device_bytes=used,
             device_free_bytes=free,

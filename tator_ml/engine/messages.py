@@ -18,8 +18,8 @@ from tator_sdk.errors import TatorError
 from tator_sdk.geometry import MaskArray, Xyxy
 
 __all__ = [
-    "Answer", "Ask", "Busy", "DetectAsk", "Detected", "Detection", "EmbedAsk", "Embedded", "EngineError", "Found",
-    "ImageBoxes", "OutOfMemory", "PackedMask", "Prompt", "SegmenterStatus", "Status", "Stopped", "Superseded",
+    "Answer", "Ask", "Busy", "DetectAsk", "Detected", "Detection", "EmbedAsk", "Embedded", "EngineError", "Flight",
+    "Found", "ImageBoxes", "OutOfMemory", "PackedMask", "Prompt", "SegmenterStatus", "Status", "Stopped", "Superseded",
     "UnknownHead", "UnknownImage", "Verdict", "VlmStatus", "WarmStatus",
 ]  # fmt: skip
 
@@ -238,6 +238,29 @@ class WarmStatus:
 
 
 @dataclass(frozen=True)
+class Flight:
+    """One request that is on its way to the device, or on it.
+
+    Attributes:
+        lane: ``click``, ``preload``, ``words`` or ``batch``.
+        state: ``preparing`` while its picture is read and decoded, ``waiting`` for its turn, or ``running``.
+        seconds: since it came.
+        what: it is, in words.
+        image: content hash of the picture, where it is about one.
+        segmenter: name of the one it asks for; empty for the engine's own.
+        task: whose it is, as ``project/task``; of a preload ``project/picture``; empty where nobody said.
+    """
+
+    lane: str
+    state: Literal["preparing", "waiting", "running"]
+    seconds: float
+    what: str = ""
+    image: str = ""
+    segmenter: str = ""
+    task: str = ""
+
+
+@dataclass(frozen=True)
 class SegmenterStatus:
     """One segmenter that was asked for since the engine's start.
 
@@ -284,6 +307,7 @@ class Status:
         dropped_preloads: preloads dropped before they started.
         clicks: answered since the start.
         since_click_seconds: since the last one came; None before the first.
+        flights: what is in flight, what runs first, then in the order of its turns; of very many, the first.
     """
 
     ready: bool
@@ -314,6 +338,7 @@ class Status:
     dropped_preloads: int = 0
     clicks: int = 0
     since_click_seconds: float | None = None
+    flights: tuple[Flight, ...] = ()
 
     def version_with(self, head: str | None, segmenter: str | None = None) -> str:
         """Model version of a project with a head or segmenter of its own, each None for the engine's.
