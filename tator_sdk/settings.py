@@ -84,7 +84,9 @@ class Settings(BaseSettings):
         description="Redis for jobs; without one Tator starts its own under its home.",
     )
     engine_address: str | None = Field(
-        None, description="Where the engine listens: a socket path, or host:port. Default: under home."
+        None,
+        description="Where the engine listens: a socket path, or host:port; several, with commas between them, share "
+        "the pictures. Default: under home.",
     )
     engine_patience_seconds: float = Field(
         60.0, ge=0, description="How long a job waits for an engine that is away; it is started again by itself."
@@ -288,9 +290,10 @@ class Settings(BaseSettings):
         return plain
 
     @property
-    def engine_socket(self) -> str:
-        """Address of the engine: a Unix socket under home unless set."""
-        return self.engine_address or str(self.home / "run" / "engine.sock")
+    def engine_addresses(self) -> tuple[str, ...]:
+        """Where engines listen: a Unix socket under home unless set."""
+        given = [one.strip() for one in (self.engine_address or "").split(",")]
+        return tuple(dict.fromkeys(one for one in given if one)) or (str(self.home / "run" / "engine.sock"),)
 
     @property
     def weights_dir(self) -> Path:
