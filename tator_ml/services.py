@@ -8,8 +8,9 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from tator_ml.engine.client import Answers, EngineClient
+from tator_ml.engine.client import Answers
 from tator_ml.engine.messages import EngineError, Status
+from tator_ml.engine.routing import open_engines
 from tator_ml.examples_drawn import DrawnExamples
 from tator_ml.images.fetch import ImageFetcher, ImageRef
 from tator_ml.images.uses import PictureUses
@@ -174,7 +175,7 @@ class EngineWatch:
 def build_services(settings: Settings) -> Services:
     """Services of a web process: an engine at its address, pictures and records under home."""
     store, registry, projects = image_store(settings), head_registry(settings), project_choices(settings)
-    engine, images = EngineClient(settings, store, registry.files), ImageFetcher(settings, store)
+    engine, images = open_engines(settings, store, registry.files), ImageFetcher(settings, store)
     quality = quality_store(settings)
     follower = Follower(
         settings,

@@ -18,9 +18,9 @@ from tator_sdk.errors import TatorError
 from tator_sdk.geometry import MaskArray, Xyxy
 
 __all__ = [
-    "Answer", "Ask", "Busy", "DetectAsk", "Detected", "Detection", "EmbedAsk", "Embedded", "EngineError", "Flight",
-    "Found", "ImageBoxes", "OutOfMemory", "PackedMask", "Prompt", "SegmenterStatus", "Status", "Stopped", "Superseded",
-    "UnknownHead", "UnknownImage", "Verdict", "VlmStatus", "WarmStatus",
+    "Answer", "Ask", "Busy", "DetectAsk", "Detected", "Detection", "EmbedAsk", "Embedded", "EngineError",
+    "EngineStatus", "Flight", "Found", "ImageBoxes", "OutOfMemory", "PackedMask", "Prompt", "SegmenterStatus",
+    "Status", "Stopped", "Superseded", "UnknownHead", "UnknownImage", "Verdict", "VlmStatus", "WarmStatus",
 ]  # fmt: skip
 
 
@@ -278,6 +278,50 @@ class SegmenterStatus:
 
 
 @dataclass(frozen=True)
+class EngineStatus:
+    """One of several engines that work as one.
+
+    Attributes:
+        address: where it listens.
+        ready: whether it answers and its models are loaded.
+        device: its name.
+        waiting: how much waits for the device, in all lanes.
+        warm: pictures in memory.
+        warm_bytes: that they take, of ``budget_bytes``.
+        clicks: answered since the start.
+        process_bytes: resident memory of its process.
+        error: why it is not ready.
+    """
+
+    address: str
+    ready: bool
+    device: str = ""
+    waiting: int = 0
+    warm: int = 0
+    warm_bytes: int = 0
+    budget_bytes: int = 0
+    clicks: int = 0
+    process_bytes: int = 0
+    error: str | None = None
+
+    @classmethod
+    def of(cls, address: str, status: Status) -> EngineStatus:
+        """What an engine says of itself, in short."""
+        return cls(
+            address=address,
+            ready=status.ready,
+            device=status.device,
+            waiting=sum(status.waiting.values()),
+            warm=len(status.warm),
+            warm_bytes=sum(one.nbytes for one in status.warm),
+            budget_bytes=status.budget_bytes,
+            clicks=status.clicks,
+            process_bytes=status.process_bytes,
+            error=status.error,
+        )
+
+
+@dataclass(frozen=True)
 class Status:
     """What the engine is doing now.
 
@@ -309,6 +353,7 @@ class Status:
         since_click_seconds: since the last one came; None before the first.
         system_free_bytes: of the memory of the engine's machine, what can be had; ``system_total_bytes`` is all of it.
         flights: what is in flight, what runs first, then in the order of its turns; of very many, the first.
+        engines: each by itself, where several work as one; else empty.
     """
 
     ready: bool
@@ -342,6 +387,7 @@ class Status:
     system_free_bytes: int | None = None
     system_total_bytes: int | None = None
     flights: tuple[Flight, ...] = ()
+    engines: tuple[EngineStatus, ...] = ()
 
     def version_with(self, head: str | None, segmenter: str | None = None) -> str:
         """Model version of a project with a head or segmenter of its own, each None for the engine's.
