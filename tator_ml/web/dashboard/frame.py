@@ -9,6 +9,7 @@ import plotly
 from flask import Blueprint, Response, g, redirect, render_template, request, send_file, url_for
 from werkzeug.wrappers import Response as AnyResponse
 
+from tator_ml.web.access import Visitor, on_dashboard
 from tator_ml.web.dashboard import data, jobs, models, now, quality, settings, team, train, words
 from tator_ml.web.dashboard.page import Dashboard
 
