@@ -73,7 +73,7 @@ def test_signing_in_and_handing_out_work(
         check_accessible(tab)
         check_fits_a_phone(tab)
         picture(tab, "dashboard-sign-in", folder)
-        tab.get_by_label("Token").fill(stack.studio.account.token)
+        tab.get_by_role("textbox", name="Token").fill(stack.studio.account.token)
         tab.keyboard.press("Enter")
         tab.wait_for_url(f"**/tator/team?project={project}")
         assert stack.studio.account.username in tab.locator("header").inner_text()
@@ -81,7 +81,7 @@ def test_signing_in_and_handing_out_work(
         tab.get_by_text("Who is where").wait_for()
         row = tab.locator("#activity tbody tr").first
         assert stack.studio.account.username in row.inner_text() and "labelling" in row.inner_text()
-        tab.get_by_label("People").fill("ann@example.com\nbob@example.com: 2")
+        tab.get_by_role("textbox", name="People").fill("ann@example.com\nbob@example.com: 2")
         tab.get_by_role("button", name="Look who gets what").click()
         tab.get_by_role("heading", name="Who would get what").wait_for()
         assert [cell.inner_text() for cell in tab.locator("tbody td:nth-child(2)").all()] == ["3", "6"]
