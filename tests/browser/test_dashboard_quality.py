@@ -67,7 +67,7 @@ def figure(tab: Any, title: str) -> str:
 
 
 def wait_for(there: Callable[[], bool]) -> None:
-    until = time.monotonic() + 90
+    until = time.monotonic() + 180
     while not there():
         assert time.monotonic() < until
         time.sleep(0.2)
