@@ -10,6 +10,7 @@ from typing import Any
 from demo.pictures import SETTINGS, classes, truth_of
 from demo.stack import DemoStack
 from tator_ml.images.store import ImageStore
+from tator_ml.learning.stores import project_choices
 from tator_ml.quality.comparison import Comparison
 from tator_ml.quality.doubts import Doubt, Doubts
 from tator_ml.quality.outcomes import Submitted
@@ -51,6 +52,7 @@ def make_up(stack: DemoStack, project: int, weeks: int) -> int:
     with closing(quality_store(stack.settings)) as store:
         store.set_people(PEOPLE)
         store.begin_comparison(project, comparison)
+        project_choices(stack.settings).choose(project, comparison=comparison)
         doubts: list[Doubt] = []
         for task in range(1, 40 * weeks + 1):
             scene = scenes[task % len(scenes)]

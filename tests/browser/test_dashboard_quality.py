@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from demo.stack import DemoStack
 from label_config.build import build
 from tator_ml.learning.stores import project_choices
 from tator_ml.quality.comparison import NO_ASSISTANCE, Comparison
+from tator_ml.quality.store import quality_store
 from tator_sdk.auth import LabelStudioAuth
 from tator_sdk.connect import Connection, strip_url
 from tator_sdk.studio import open_studio
@@ -63,6 +64,13 @@ def own(stack: DemoStack) -> Iterator[Labelled]:
 
 def figure(tab: Any, title: str) -> str:
     return str(tab.locator(".card", has=tab.locator("h2", has_text=title)).first.inner_text())
+
+
+def wait_for(there: Callable[[], bool]) -> None:
+    until = time.monotonic() + 180
+    while not there():
+        assert time.monotonic() < until
+        time.sleep(0.2)
 
 
 def shows(tab: Any, title: str, said: str) -> None:
@@ -113,11 +121,11 @@ def test_what_a_person_does_is_what_the_page_says(stack: DemoStack, page: Any, o
 
         tab.get_by_role("button", name="Read the project again").click()
         tab.wait_for_selector(".flash.good")
-        for _ in range(120):
-            if "last read just now" in tab.inner_text("main"):
-                break
-            time.sleep(0.5)
-            tab.reload()
+        store = quality_store(stack.settings)
+        wait_for(lambda: store.read_at(own.project) is not None)
+        store.close()
+        tab.reload()
+        assert "was last read" in tab.inner_text("main")
         shows(tab, "Edited", "mean IoU 0.50")  # read from Label Studio it is the same
         check_accessible(tab)
         check_fits_a_phone(tab)

@@ -26,6 +26,8 @@ from tator_ml.web.dashboard.quality.shown import (
 from tator_sdk.requests import QualityReading
 
 MOST_ROWS = 40
+COLOURS = ("#2e8b57", "#7aa7cf", "#d9a038", "#b9c0c8")
+"""Of the outcomes, in their order; the sheet has the same for the bars of the tables."""
 COLUMNS = (
     "group", "name", "suggestions", "as_it_was", "edited", "label_changed", "not_used", "replaced", "share_as_it_was",
     "share_low", "share_high", "share_used", "used_low", "used_high", "mean_iou_edited", "mean_iou_used",
@@ -92,7 +94,10 @@ def _weeks(found: Figures) -> Plot:
         Series(said, [week for week, _ in weeks], [getattr(tally, name) for _, tally in weeks])
         for name, said in OUTCOMES.items()
     ]
-    return bar_plot("weeks", "What became of the suggestions, by week", series, x="week", y="suggestions", stacked=True)
+    plot = bar_plot("weeks", "What became of the suggestions, by week", series, x="week", y="suggestions", stacked=True)
+    for trace, colour in zip(plot.data, COLOURS, strict=True):
+        trace["marker"] = {"color": colour}
+    return plot
 
 
 def _csv(found: Figures) -> str:
