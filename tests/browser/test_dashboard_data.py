@@ -143,7 +143,7 @@ def test_a_zip_is_dropped_imported_outlined_tightened_and_taken_back(page: Any, 
         tab.click("button:text-is('Look first')")
         done(tab)
         assert tab.locator(".data-boxes .after").count() and own.boxes() == drawn
-        tab.wait_for_function("[...document.querySelectorAll('.data-boxes image')].every((one) => one.getBBox().width > 0)")
+        tab.wait_for_load_state("networkidle")  # the cuttings are there
         shown(tab, "tweak")
         tab.click("button:text-is('Tighten them')")
         done(tab)
