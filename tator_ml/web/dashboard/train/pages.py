@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from flask import Blueprint, Response, current_app, flash, redirect, render_template, request, url_for
+from flask import Blueprint, Response, flash, redirect, render_template, request, url_for
 from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Response as AnyResponse
 
@@ -50,9 +50,7 @@ def add(routes: Blueprint, dashboard: Dashboard) -> None:
         )
 
     def trainings() -> str:
-        return render_template(
-            "dashboard/train/trainings.html", jobs=_recent(dashboard), address=job_address, **_workers(dashboard)
-        )
+        return render_template("dashboard/train/trainings.html", jobs=_recent(dashboard), **_workers(dashboard))
 
     @routes.get("/train")
     def train() -> str:
@@ -76,7 +74,7 @@ def add(routes: Blueprint, dashboard: Dashboard) -> None:
             return redirect(url_for("dashboard.train_look", job_id=job.id))
         if not is_for(job, wanted):
             flash(f"{job.id} is running with other settings; yours begins when it has ended.", "good")
-        return redirect(job_address(job.id))
+        return redirect(url_for("dashboard.jobs_one", job_id=job.id))
 
     @routes.get("/train/look/<job_id>")
     def train_look(job_id: str) -> str:
@@ -96,7 +94,7 @@ def add(routes: Blueprint, dashboard: Dashboard) -> None:
         model = next(one.model for one in MANNERS if one.kind == job.request["kind"])
         wanted = model.model_validate(job.request["request"])
         try:
-            return redirect(job_address(launch(settings, wanted)[0].id))
+            return redirect(url_for("dashboard.jobs_one", job_id=launch(settings, wanted)[0].id))
         except TatorError as error:
             flash(str(error), "error")
             return redirect(url_for("dashboard.train_look", job_id=job_id))
@@ -116,12 +114,6 @@ def add(routes: Blueprint, dashboard: Dashboard) -> None:
         who = visitor()
         seen = "all" if who.projects is None else ",".join(map(str, sorted(who.projects)))
         return dashboard.live.stream(f"train:{seen}", lambda: {"trainings": trainings()})
-
-
-def job_address(job_id: str) -> str:
-    """The page of a job."""
-    known = "dashboard.jobs_one" in current_app.view_functions
-    return url_for("dashboard.jobs_one", job_id=job_id) if known else url_for("dashboard.train")
 
 
 def _begun(dashboard: Dashboard, catalogue: Catalogue, asked: Asking) -> tuple[dict[str, Any], str]:
