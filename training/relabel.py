@@ -150,7 +150,7 @@ class Found:
         for one, annotation, region, image in boxes:
             self.pairs[one.box.label, one.label] += 1
             about = {"task": task, "annotation": annotation, "region": region, "from": one.box.label, "to": one.label}
-            about |= {"image": image, "xyxy": one.box.xyxy}
+            about |= {"image": image, "xyxy": list(one.box.xyxy)}
             self.doubtful.append({**about, "given": round(one.given, 4), "probability": round(one.probability, 4)})
         self.doubtful = sorted(self.doubtful, key=lambda row: (row["given"], -row["probability"]))[:SHOWN]
 

@@ -33,6 +33,10 @@ DROP = """([text, name]) => {
   dropped.items.add(new File([bytes], name, { type: "application/zip" }));
   return dropped;
 }"""
+CUTTINGS = """async () => {
+  const cuttings = [...document.querySelectorAll(".data-boxes image")].map((one) => fetch(one.href.baseVal));
+  if (!(await Promise.all(cuttings)).every((one) => one.ok)) throw new Error("a cutting is missing");
+}"""
 
 
 @dataclass(frozen=True)
@@ -143,9 +147,7 @@ def test_a_zip_is_dropped_imported_outlined_tightened_and_taken_back(page: Any, 
         tab.click("button:text-is('Look first')")
         done(tab)
         assert tab.locator(".data-boxes .after").count() and own.boxes() == drawn
-        tab.wait_for_function(
-            "[...document.querySelectorAll('.data-boxes image')].every((one) => one.getBBox().width > 0)"
-        )
+        tab.evaluate(CUTTINGS)
         shown(tab, "tweak")
         tab.click("button:text-is('Tighten them')")
         done(tab)

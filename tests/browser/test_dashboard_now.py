@@ -13,6 +13,7 @@ from demo.stack import DemoStack
 from label_config.build import build
 from tator_sdk.studio import open_studio
 
+from ..jobs.conftest import until
 from .dashboard import check_accessible, check_fits_a_phone, opened, picture
 
 pytestmark = [pytest.mark.browser, pytest.mark.studio, pytest.mark.timeout(400)]
@@ -36,7 +37,7 @@ def test_it_shows_what_happens_and_takes_a_budget_from_the_keyboard(page: Any, s
     open_tasks(stack, 6)
     with opened(page, f"{stack.settings.backend_url}/tator/now") as tab:
         tab.wait_for_selector("#warm img")  # comes live
-        tab.wait_for_function("document.querySelector('#warm img').naturalWidth > 0")
+        until(lambda: tab.evaluate("document.querySelector('#warm img').naturalWidth > 0"))
         tab.wait_for_selector("#answers table")
         assert "ready" in tab.inner_text("#state")
         if os.environ.get("TATOR_PICTURES"):
