@@ -16,7 +16,7 @@ from training.starter.scenes import CLASSES
 
 from .dashboard import check_accessible, check_fits_a_phone, opened, picture
 
-pytestmark = [pytest.mark.browser, pytest.mark.studio, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.browser, pytest.mark.studio, pytest.mark.timeout(600)]
 
 PICTURES_WANTED = bool(os.environ.get("TATOR_PICTURES"))  # the tests themselves see no such variable
 SEEDS = range(9_880_000, 9_880_040)
@@ -51,7 +51,7 @@ def test_a_head_is_trained_watched_activated_and_rolled_back(
         # A look first: what would be learned.
         assert tab.input_value("#source") == f"project:{number}"
         tab.get_by_role("button", name="Look first").click()
-        tab.wait_for_selector("#found table", timeout=90_000)
+        tab.wait_for_selector("#found table", timeout=180_000)
         assert "to learn from" in tab.inner_text("#found") and "Disc" in tab.inner_text("#found")
         looked_at(tab)
         shot(tab, "dashboard-look")
