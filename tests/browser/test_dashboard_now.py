@@ -16,6 +16,7 @@ from tator_sdk.studio import open_studio
 from ..jobs.conftest import until
 from .dashboard import check_accessible, check_fits_a_phone, opened, picture
 
+PICTURES = "TATOR_PICTURES" in os.environ  # tests see no TATOR_ variables
 pytestmark = [pytest.mark.browser, pytest.mark.studio, pytest.mark.timeout(400)]
 
 
@@ -40,7 +41,7 @@ def test_it_shows_what_happens_and_takes_a_budget_from_the_keyboard(page: Any, s
         until(lambda: tab.evaluate("document.querySelector('#warm img').naturalWidth > 0"))
         tab.wait_for_selector("#answers table")
         assert "ready" in tab.inner_text("#state")
-        if os.environ.get("TATOR_PICTURES"):
+        if PICTURES:
             picture(tab, "dashboard-now")
         check_accessible(tab)
         check_fits_a_phone(tab)
