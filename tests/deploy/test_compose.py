@@ -84,8 +84,17 @@ class Services:
         self.ports = {name: free_port(19500 + 10 * number) for number, name in enumerate(("redis", "engine", "web"))}
         self.services = read_compose(GIVEN)["services"]
         programs = Path(redis_command(Settings(home=home))[0]).parent
-        own = Path(os.environ.get("TATOR_IMAGE_VENV", sys.prefix)) / "bin"
-        self.path = f"{own}:{programs}:{os.environ['PATH']}"
+        self.path = f"{self._commands()}:{programs}:{os.environ['PATH']}"
+
+    def _commands(self) -> Path:
+        """The folder of the ``tator`` command: of an environment that was built, or of this tree."""
+        if built := os.environ.get("TATOR_IMAGE_VENV"):
+            return Path(built) / "bin"
+        folder = self.home / "bin"
+        folder.mkdir()
+        (folder / "tator").write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m tator_sdk "$@"\n')
+        (folder / "tator").chmod(0o755)
+        return folder
 
     def start(self, name: str) -> None:
         log = self.stack.enter_context((self.home / f"{name}.log").open("wb"))
@@ -102,11 +111,7 @@ class Services:
 
     def environment(self, name: str) -> dict[str, str]:
         given = {one: self._here(value) for one, value in self.services[name]["environment"].items()}
-        clean = {
-            one: value for one, value in os.environ.items() if not one.startswith("TATOR_") or one == "TATOR_IMAGE_VENV"
-        }
-        if "TATOR_IMAGE_VENV" in os.environ:
-            clean.pop("PYTHONPATH", None)
+        clean = {one: value for one, value in os.environ.items() if not one.startswith(("TATOR_", "PYTHONPATH"))}
         return {**clean, "PATH": self.path, "OMP_NUM_THREADS": "1", **given}
 
     def _here(self, text: str) -> str:
