@@ -8,6 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 import httpx
@@ -90,7 +91,9 @@ def measure() -> Iterator[Figure]:
             web = subprocess.Popen(tator("serve"), env={**os.environ, **both.environment()}, start_new_session=True)
             try:
                 until(lambda: _answers(both.backend_url), 60)
-                yield from one_more_each(Station(both, one.parts, one.folder, httpx.Client(base_url=both.backend_url, timeout=120), one.engine, one.made), "two_engines")  # fmt: skip
+                with httpx.Client(base_url=both.backend_url, timeout=120) as client:
+                    pair = replace(one, settings=both, web=client)
+                    yield from one_more_each(pair, "two_engines")
             finally:
                 web.terminate()
                 web.wait(10)
