@@ -324,7 +324,10 @@ class TatorBackend:
         return dialect.control_for(self.interface, item)
 
     def _fetch(self, task: Json, image_name: str) -> ImageRef:
-        return self._services.images.fetch(self._address(task, image_name), task_number(task))
+        ref = self._services.images.fetch(self._address(task, image_name), task_number(task))
+        if self.project:
+            self._services.uses.seen(ref.image, self.project, task_number(task))
+        return ref
 
     def _address(self, task: Json, image_name: str) -> str:
         data = task.get("data")

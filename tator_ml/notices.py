@@ -37,12 +37,37 @@ class ProjectState:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class Problem:
+    """The last thing that went wrong in a project.
+
+    Attributes:
+        said: the sentence that its annotators saw.
+        at: when, in seconds since the epoch.
+        over: whether something went well since.
+    """
+
+    said: str
+    at: float
+    over: bool
+
+
 class Notices:
     """State by project, in memory: it tells the present, so a restart may forget it."""
 
     def __init__(self) -> None:
         self._states: dict[int | None, ProjectState] = {}
+        self._failed: dict[int | None, tuple[str, float]] = {}
         self._lock = threading.Lock()
+
+    def problems(self) -> dict[int | None, Problem]:
+        """The last problem of each project that had one, the latest first."""
+        with self._lock:
+            found = {
+                project: Problem(said, at, over=self._states[project].error is None)
+                for project, (said, at) in self._failed.items()
+            }
+        return dict(sorted(found.items(), key=lambda one: -one[1].at))
 
     def get(self, project_id: int | None) -> ProjectState:
         """The state of a project."""
@@ -64,6 +89,8 @@ class Notices:
     def failed(self, project_id: int | None, error: str) -> None:
         """A prompt could not be answered."""
         self._change(project_id, error=error)
+        with self._lock:
+            self._failed[project_id] = (error, time.time())
 
     def progressed(self, project_id: int | None, doing: str | None) -> None:
         """A long request has come so far, or is over."""

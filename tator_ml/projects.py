@@ -93,6 +93,7 @@ class Activation:
         version: that became active, ``before`` the one it replaced; None is the default model.
         why: ``gate``, ``person``, ``rollback``, …
         figures: what the decision rested on.
+        by: the person who decided; empty where a program did, or on a command line.
     """
 
     at: float
@@ -100,6 +101,7 @@ class Activation:
     before: str | None
     why: str
     figures: Mapping[str, Any]
+    by: str = ""
 
 
 class Projects:
@@ -164,11 +166,12 @@ class Projects:
         why: str,
         figures: Mapping[str, Any] | None = None,
         role: Role = "head",
+        by: str = "",
     ) -> Activation:
         """Make a model the project's and write down why."""
         with self._alone(project_id):
             before = getattr(self.get(project_id), role)
-            change = Activation(time.time(), version, before, why, dict(figures or {}))
+            change = Activation(time.time(), version, before, why, dict(figures or {}), by)
             with self._history(project_id, role).open("a+b") as file:
                 if file.tell() and _last_byte(file) != b"\n":  # the half line of a crash stays a line of its own
                     file.write(b"\n")
@@ -200,6 +203,11 @@ class Projects:
             if path.stem.isdigit() and (version := getattr(self.get(int(path.stem)), role)):
                 found[version].add(int(path.stem))
         return found
+
+    def known(self) -> list[int]:
+        """Projects for which anything was ever chosen or activated."""
+        stems = (path.name.partition(".")[0] for path in self._folder.glob("[0-9]*.json*"))
+        return sorted({int(stem) for stem in stems if stem.isdigit()})
 
     def active_one_after_the_other(self, project_id: int, role: Role = "head") -> list[str | None]:
         """Versions to go back through, the one that is active last; a rollback has taken one away."""

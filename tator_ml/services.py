@@ -13,6 +13,7 @@ from tator_ml.engine.messages import EngineError, Status
 from tator_ml.engine.routing import open_engines
 from tator_ml.examples_drawn import DrawnExamples
 from tator_ml.images.fetch import ImageFetcher, ImageRef
+from tator_ml.images.uses import PictureUses
 from tator_ml.learning.follow import Follower
 from tator_ml.learning.stores import embedding_cache, example_store, head_registry, image_store, project_choices
 from tator_ml.metrics import Metrics
@@ -57,6 +58,7 @@ class Services:
     metrics: Metrics = field(default_factory=Metrics)
     kept_in_vain: KeptInVain = field(default_factory=KeptInVain)
     examples: DrawnExamples = field(default_factory=DrawnExamples)
+    uses: PictureUses = field(default_factory=PictureUses)
     preloader: Preloader = field(init=False)
     qwen: QwenRegistry = field(init=False)
 
@@ -91,6 +93,8 @@ class Services:
         segmenter = self.projects.get(project).clicks_by
         try:
             image = self.images.fetch(address, task).image
+            if project:
+                self.uses.seen(image, project, task)
             ready = self.engine.warm(image, segmenter, _group(project, image))
         except TatorError as error:
             log.warning("project %s, task %s is not warm: %s", project, task, error)

@@ -62,6 +62,10 @@ class Settings(BaseSettings):
         None, description="Basic-auth password Label Studio must send; required beyond loopback."
     )
     username: str = Field("tator", description="Basic-auth user name that goes with the password.")
+    behind_proxy: bool = Field(
+        False,
+        description="Believe one proxy's X-Forwarded-For, -Proto, -Host; only where nobody else reaches the backend.",
+    )
     web_threads: int = Field(16, ge=1, le=256, description="Requests the web process answers at once.")
 
     dashboard_streams: int = Field(

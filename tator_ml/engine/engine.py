@@ -22,7 +22,7 @@ from tator_ml.engine.detecting import Detector
 from tator_ml.engine.embedding import Stepper, cut_crops
 from tator_ml.engine.finding import Finder
 from tator_ml.engine.lanes import About, Lane, Lanes
-from tator_ml.engine.memory import Frugal, Ladder, device_bytes, give_back, process_bytes
+from tator_ml.engine.memory import Frugal, Ladder, device_bytes, give_back, process_bytes, system_bytes
 from tator_ml.engine.messages import (
     Answer,
     Ask,
@@ -205,9 +205,8 @@ class Engine:
             embedding = prepared.embedding
         else:
             work = partial(self._supply.embedding, model, prepared)
-            embedding, came_from = self._lanes.submit(
-                Lane.BATCH, work, About(image, what="an embedding for the disk")
-            ).result()
+            about = About(image, what="an embedding for the disk")
+            embedding, came_from = self._lanes.submit(Lane.BATCH, work, about).result()
             made = came_from == "encoded"
         if not self._supply.write(image, embedding):
             raise EngineError("The embedding cannot be kept on disk; free some, or raise TATOR_EMBEDDING_STORE_BYTES.")
@@ -288,6 +287,7 @@ class Engine:
     def status(self) -> Status:
         """What the engine is doing now."""
         used, free, total = device_bytes(self._device)
+        system_free, system_total = system_bytes()
         warm, store = self._supply.warm, self._supply.store
         return Status(
             ready=True,
@@ -311,6 +311,8 @@ class Engine:
             device_bytes=used,
             device_free_bytes=free,
             device_total_bytes=total,
+            system_free_bytes=system_free,
+            system_total_bytes=system_total,
             segmenters=self._segmenters.status(),
             vlms=self._vlms.status(),
             memory_steps=dict(self._ladder.steps),

@@ -351,6 +351,7 @@ class Status:
         dropped_preloads: preloads dropped before they started.
         clicks: answered since the start.
         since_click_seconds: since the last one came; None before the first.
+        system_free_bytes: of the memory of the engine's machine, what can be had; ``system_total_bytes`` is all of it.
         flights: what is in flight, what runs first, then in the order of its turns; of very many, the first.
         engines: each by itself, where several work as one; else empty.
     """
@@ -383,6 +384,8 @@ class Status:
     dropped_preloads: int = 0
     clicks: int = 0
     since_click_seconds: float | None = None
+    system_free_bytes: int | None = None
+    system_total_bytes: int | None = None
     flights: tuple[Flight, ...] = ()
     engines: tuple[EngineStatus, ...] = ()
 

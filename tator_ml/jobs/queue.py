@@ -16,6 +16,7 @@ KINDS = {
     "clip": "training.clip.job.run",
     "polygons": "training.segmentation.build.run",
     "prelabel": "training.prelabel.job.run",
+    "preview": "training.preview.run",
     "qwen": "training.qwen.job.run",
     "relabel": "training.relabel.run",
     "sam3": "training.sam3.job.run",

@@ -14,9 +14,9 @@ from pydantic import ValidationError
 
 from label_config.errors import LabelConfigError
 from label_config.reader import read_cached
-from tator_ml import jobs
 from tator_ml.engine.crops import CropRecipe
 from tator_ml.images.fetch import ImageRef
+from tator_ml.launch import launch
 from tator_ml.learning.disagreements import disagreements, prediction
 from tator_ml.learning.embedder import Computes, Embedder
 from tator_ml.learning.embeddings import EmbeddingCache, ImageBox
@@ -91,12 +91,7 @@ class Follower:
         Raises:
             TatorError: jobs cannot be started.
         """
-        request = self._request(project, sync)
-        record = jobs.start(
-            self._settings, "clip", request.model_dump(mode="json"),
-            project=project, title=f"class head of project {project}", unique=f"clip:{project}",
-        )  # fmt: skip
-        return record.id
+        return launch(self._settings, self._request(project, sync), any_that_waits=True)[0].id
 
     def close(self) -> None:
         """Finish what was begun and start nothing more."""

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator, Mapping
 
 from flask import Response, stream_with_context
 
+from tator_ml.web.access import still_welcome
+
 EVERY_SECONDS = 1.0
 QUIET_SECONDS = 15.0
 """After this long without news a comment is sent, which fails where nobody listens any more."""
@@ -81,7 +83,7 @@ class Live:
         yield RETRY
         told: dict[str, str] = {}
         ends, spoken = time.monotonic() + STREAM_SECONDS, time.monotonic()
-        while time.monotonic() < ends:
+        while time.monotonic() < ends and still_welcome():  # else the browser asks anew, and is told why not
             parts = self._latest(shared, look)
             if not parts:
                 yield b"event: over\ndata: {}\n\n"
