@@ -14,9 +14,11 @@ from pydantic import ValidationError
 from tator_ml import jobs
 from tator_ml.jobs.connection import living_workers, reached
 from tator_ml.jobs.queue import DEFAULT_TIMEOUT_SECONDS
+from tator_sdk.data_requests import DataExport, Registration, Undo
 from tator_sdk.errors import TatorError
 from tator_sdk.qwen_request import QwenTraining
 from tator_sdk.requests import (
+    DataImport,
     HeadTraining,
     JobRequest,
     Prelabel,
@@ -216,6 +218,10 @@ def _part(request: Any) -> str:
     return f", part {request.shard + 1} of {request.shards}" if request.shards > 1 else ""
 
 
+def _of_output(request: DataExport) -> str:
+    return f"export:{request.project}:{request.output}"
+
+
 def _builders(settings: Settings, living: int) -> int:
     return min(living, settings.seg_builder_max_workers or living)
 
@@ -263,5 +269,13 @@ MANNERS: tuple[Manner, ...] = (
         lambda one: f"{one.build}:{one.shard}/{one.shards}",
         DAYS_SECONDS, shards=_builders,
     ),
+    Manner(
+        "import", DataImport,
+        lambda one: f"{one.path.name} into project {one.project}",
+        lambda one: f"import:{one.project}:{one.path}",
+    ),
+    Manner("export", DataExport, lambda one: f"{one.form} of project {one.project}{_dry(one)}", _of_output),
+    Manner("register", Registration, lambda one: f"register {one.path.name}", lambda one: f"register:{one.path}"),
+    Manner("undo", Undo, lambda one: f"take back {one.of}{_dry(one)}", lambda one: f"undo:{one.of}"),
 )  # fmt: skip
 """All kinds of jobs that requests ask for."""

@@ -72,6 +72,10 @@ class Settings(BaseSettings):
         128, ge=1, le=2048, description="Open dashboard pages that are told what changes; more are renewed by hand."
     )
 
+    upload_max_bytes: int = Field(
+        8 * 2**30, ge=2**20, description="Largest archive of a data set that the dashboard takes; unpacked, four times."
+    )
+
     label_studio_url: str = Field(
         "http://127.0.0.1:8080",
         validation_alias=_named("label_studio_url", "LABEL_STUDIO_URL", "LABEL_STUDIO_HOST"),

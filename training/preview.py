@@ -55,7 +55,8 @@ def _head(request: HeadTraining, settings: Settings, job: Job) -> dict[str, Any]
         left = name in found.too_few
         held = found.held_out[name]
         said = f"left out: fewer than {request.min_per_class}" if left else ""
-        rows.append({"class": name, "boxes": count, "learned": 0 if left else count - held, "held out": held, "": said})
+        row: Row = {"class": name, "boxes": count, "learned": 0 if left else count - held, "held out": held}
+        rows.append({**row, "note": said} if found.too_few else row)
     learned = found.pictures - found.pictures_held_out
     return _report(rows, learned, found.pictures_held_out, found.notes, too_few(found, request))
 

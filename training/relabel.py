@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -140,12 +140,15 @@ class Found:
         if len(self.notes) < MOST_NOTES and sentence not in self.notes:
             self.notes.append(sentence)
 
-    def add(self, task: int, boxes: Iterable[tuple[Disagreement, int, str]], score: float, offset: int) -> None:
-        """Count a task's doubtful boxes, each with its annotation and the region's id there."""
+    def add(
+        self, task: int, boxes: Iterable[tuple[Disagreement, int, str, str | None]], score: float, offset: int
+    ) -> None:
+        """Count a task's doubtful boxes, each with its annotation, the region's id there, and its picture."""
         self.queue.append((score, task, offset))
-        for one, annotation, region in boxes:
+        for one, annotation, region, image in boxes:
             self.pairs[one.box.label, one.label] += 1
             about = {"task": task, "annotation": annotation, "region": region, "from": one.box.label, "to": one.label}
+            about |= {"image": image, "xyxy": one.box.xyxy}
             self.doubtful.append({**about, "given": round(one.given, 4), "probability": round(one.probability, 4)})
         self.doubtful = sorted(self.doubtful, key=lambda row: (row["given"], -row["probability"]))[:SHOWN]
 
@@ -266,7 +269,7 @@ class Judge:
         for row, task in enumerate(chunk):
             found.tasks += 1
             for box in task.boxes:
-                image = images.get((task.addresses.get((box.image_name, box.item_index), ""), task.task))
+                image = images.get((task.address_of(box), task.task))
                 if box.label not in self._head.classes:
                     found.unknown += 1
                 elif image is None:
@@ -297,9 +300,9 @@ class Judge:
                 self._request.least_probability,
                 self._request.most_given,
             )  # fmt: skip
-            self._keep(chunk[row], doubts)
+            self._keep(chunk[row], doubts, images)
 
-    def _keep(self, task: Marked, doubts: Sequence[Disagreement]) -> None:
+    def _keep(self, task: Marked, doubts: Sequence[Disagreement], images: Mapping[tuple[str, int], str]) -> None:
         found = self._found
         valid = []
         for one in doubts:
@@ -313,16 +316,14 @@ class Judge:
             whole = prediction(task.task, valid, task.results, found.version)
             offset = self._file.tell()
             self._file.write(json.dumps(whole).encode() + b"\n")
-            found.add(task.task, ((one, *task.origin[one.box.region]) for one in valid), whole["score"], offset)
+            rows = (
+                (one, *task.origin[one.box.region], images.get((task.address_of(one.box), task.task))) for one in valid
+            )
+            found.add(task.task, rows, whole["score"], offset)
 
     def _fetched(self, chunk: Sequence[Marked]) -> dict[tuple[str, int], str]:
         """Content hashes of the pictures that have boxes, by address and task."""
-        wanted = {
-            (address, task.task)
-            for task in chunk
-            for box in task.boxes
-            if (address := task.addresses.get((box.image_name, box.item_index)))
-        }
+        wanted = {(address, task.task) for task in chunk for box in task.boxes if (address := task.address_of(box))}
 
         def fetched(place: tuple[str, int]) -> tuple[tuple[str, int], str | ImageError]:
             try:

@@ -14,13 +14,17 @@ from tator_sdk.settings import Settings
 
 KINDS = {
     "clip": "training.clip.job.run",
+    "export": "training.exporting.run",
+    "import": "training.importing.run",
     "polygons": "training.segmentation.build.run",
     "prelabel": "training.prelabel.job.run",
     "preview": "training.preview.run",
     "qwen": "training.qwen.job.run",
+    "register": "training.registering.run",
     "relabel": "training.relabel.run",
     "sam3": "training.sam3.job.run",
     "tweak": "training.tweak.job.run",
+    "undo": "training.undo.run",
     "warm": "training.warm.run",
 }
 """What a worker calls for each kind, with the job's id and its request."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -193,7 +193,7 @@ class JobRecords:
                 break
         return found[:limit]
 
-    def summaries(self, limit: int) -> list[JobRecord]:
+    def summaries(self, limit: int) -> Sequence[JobRecord]:
         """The newest jobs first, without their requests and results, in one round trip for all."""
         pipe = self._connection.pipeline(transaction=False)
         for job_id in self._ids()[:limit]:
@@ -211,7 +211,7 @@ class JobRecords:
 
     def points_end(self, job_id: str) -> int:
         """How many points of its curve are kept."""
-        return int(cast(int, self._connection.llen(points_key(job_id))))
+        return int(self._connection.llen(points_key(job_id)))
 
     def log_lines(self, job_id: str, after: int = 0) -> Lines:
         """Its log from line number ``after`` on; of a very long one, the newest lines.

@@ -10,10 +10,10 @@ from flask import Blueprint, Response, g, redirect, render_template, request, se
 from werkzeug.wrappers import Response as AnyResponse
 
 from tator_ml.web.access import Visitor, on_dashboard
-from tator_ml.web.dashboard import data, jobs, models, now, train, words
+from tator_ml.web.dashboard import data, jobs, models, now, settings, train, words
 from tator_ml.web.dashboard.page import Dashboard
 
-PAGES = (now, models, train, jobs, data)
+PAGES = (now, models, train, jobs, data, settings)
 PLOTLY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
 # Nothing of another host, no script in the page itself; plots write styles.
 POLICY = (

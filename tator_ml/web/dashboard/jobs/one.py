@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import functools
-import tempfile
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from flask import (
     Blueprint,
     Response,
-    current_app,
     flash,
     jsonify,
     redirect,
@@ -33,7 +30,7 @@ from tator_ml.launch import LaunchError, request_of
 from tator_ml.web.access import visitor
 from tator_ml.web.dashboard.forms import Field, request_form
 from tator_ml.web.dashboard.jobs.curves import curves
-from tator_ml.web.dashboard.jobs.results import archive_of, files_of, result_of
+from tator_ml.web.dashboard.jobs.results import files_of, result_of
 from tator_ml.web.dashboard.page import Dashboard
 from tator_sdk.errors import TatorError
 from tator_sdk.settings import Settings
@@ -66,7 +63,6 @@ def add(routes: Blueprint, dashboard: Dashboard) -> None:
             "state": render_template("dashboard/jobs/state.html", job=record, idle=idle),
             "result": render_template(
                 "dashboard/jobs/result.html", job=record, result=result_of(record), files=files_of(settings, record),
-                has_models="dashboard.models" in current_app.view_functions,
             ),
             "curves": shown,
             "log-end": str(end),
@@ -112,20 +108,6 @@ def add(routes: Blueprint, dashboard: Dashboard) -> None:
         if path is None:
             raise NotFound("The job left no such file here.")
         return send_file(path, as_attachment=True, download_name=f"{job_id}-{name}")
-
-    @routes.get("/jobs/<job_id>/model.zip")
-    def jobs_model(job_id: str) -> Response:
-        with _job(settings, job_id) as (record, _):
-            pass
-        folder = tempfile.TemporaryDirectory(prefix="tator-model-")
-        try:
-            path = archive_of(settings, record, Path(folder.name))
-            answer = send_file(path, as_attachment=True, download_name=path.name)
-        except BaseException:
-            folder.cleanup()
-            raise
-        answer.call_on_close(folder.cleanup)
-        return answer
 
     @routes.post("/jobs/<job_id>/cancel")
     def jobs_cancel(job_id: str) -> AnyResponse:

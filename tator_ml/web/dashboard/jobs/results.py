@@ -9,11 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tator_ml.jobs.records import JobRecord
-from tator_ml.learning.stores import head_registry
-from tator_ml.sam3.registry import sam3_registry
-from tator_ml.vlm.registry import qwen_registry
 from tator_ml.web.dashboard.words import as_duration, as_figure
-from tator_sdk.errors import TatorError
 from tator_sdk.settings import Settings
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.(json|jsonl|csv|txt|png|zip)")
@@ -77,23 +73,6 @@ def files_of(settings: Settings, record: JobRecord) -> tuple[JobFile, ...]:
         )
     except OSError:  # it left none, or works on another machine
         return ()
-
-
-def archive_of(settings: Settings, record: JobRecord, folder: Path) -> Path:
-    """The model that a job made, as one zip in a folder.
-
-    Raises:
-        TatorError: it made none, or the model was deleted since.
-    """
-    version = _model(record)
-    if version is None:
-        raise TatorError("This job made no model.")
-    path = folder / f"{version}.zip"
-    if record.kind == "clip":
-        return head_registry(settings).export(version, path)
-    registry: Any = qwen_registry(settings) if record.kind == "qwen" else sam3_registry(settings)
-    archived: Path = registry.archive(version, path)
-    return archived
 
 
 def _model(record: JobRecord) -> str | None:
