@@ -7,11 +7,7 @@ import sys
 
 from benchmarks.report import publish
 
-<<<<<<< HEAD
-BENCHMARKS = ("clicks", "data", "formats", "head", "qwen", "sam3", "scale", "starter", "tweak")
-=======
-BENCHMARKS = ("clicks", "dashboard", "data", "formats", "head", "qwen", "sam3", "starter", "tweak")
->>>>>>> dash-train
+BENCHMARKS = ("clicks", "dashboard", "data", "formats", "head", "qwen", "sam3", "scale", "starter", "tweak")
 
 
 def main() -> int:
