@@ -55,12 +55,13 @@ format: $(READY) ## let ruff put the code in order
 	$(BIN)/ruff format .
 
 env-example: $(READY) ## write .env.example from the settings
-	$(BIN)/tator settings --env > .env.example.part && mv .env.example.part .env.example
+	$(BIN)/python -m tator_sdk settings --env > .env.example.part && mv .env.example.part .env.example
 
 image-check: $(READY) ## lint Dockerfile and compose files, and do the Dockerfile's steps in a clean environment
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml docker-compose.gpu.yml
 	$(BIN)/python -m deploy.image build/image
+	TATOR_IMAGE_VENV=$(CURDIR)/build/image/tator $(BIN)/python -m pytest -q tests/deploy/test_compose.py
 
 starter: $(READY) ## train the starter weights anew (two hours on two cores; resumable)
 	$(BIN)/python -m training.starter.segmenter --output tator_ml/weights/starter_segmenter.safetensors

@@ -27,6 +27,7 @@ COMPOSE: tuple[tuple[str, str, str], ...] = (
 COMPOSE_CHOICES: tuple[tuple[str, str, str], ...] = (
     ("LABEL_STUDIO_USERNAME", "admin@example.com", "E-mail address of that first account."),
     ("LABEL_STUDIO_PORT", "8080", "Port of this machine on which Label Studio answers; on loopback only."),
+    ("LABEL_STUDIO_PUBLIC_URL", "http://127.0.0.1:8080", "Where people's browsers reach Label Studio."),
     ("TATOR_WEB_PORT", "9090", "Port of this machine on which Tator answers; on loopback only."),
     ("TATOR_TARGET", "cpu", "Target of the Dockerfile: cpu, or cuda with docker-compose.gpu.yml."),
     ("TATOR_TORCH_INDEX", "", "A package index with smaller wheels of torch and torchvision for CPUs alone."),

@@ -27,7 +27,7 @@ def test_what_workers_take() -> None:
 
 
 def test_a_job_waits_for_its_device_and_is_swept_and_cancelled_there(jobs: Jobs) -> None:
-    waiting = jobs.start("count", {"device": "cuda:7"})
+    waiting = jobs.start("count", {"steps": 1, "device": "cuda:7"})
     assert waiting.what == "waiting for a worker of cuda:7"
     assert job_queue(jobs.connection).count == 0 and job_queue(jobs.connection, "tator:cuda:7").count == 1
     times = iter([0.0, 100.0, 200.0, 300.0])
@@ -39,8 +39,8 @@ def test_a_job_waits_for_its_device_and_is_swept_and_cancelled_there(jobs: Jobs)
 
 def test_only_a_worker_of_the_device_takes_it(jobs: Jobs) -> None:
     jobs.worker(TATOR_DEVICE="cuda:7")
-    other = jobs.start("count", {"device": "cuda:8"})
-    mine = jobs.start("count", {"device": "cuda:7"})
-    common = jobs.start("count")
+    other = jobs.start("count", {"steps": 1, "device": "cuda:8"})
+    mine = jobs.start("count", {"steps": 1, "device": "cuda:7"})
+    common = jobs.start("count", {"steps": 1})
     assert jobs.ends(mine.id).status == jobs.ends(common.id).status == "done"
     assert jobs.records.get(other.id).status == "queued"
