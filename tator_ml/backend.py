@@ -10,25 +10,23 @@ from functools import cached_property, partial
 from typing import Any
 
 from label_config.errors import LabelConfigError
-from label_config.interface import split_words
 from label_config.reader import Control, Interface, read_cached
 from tator_ml import commands, dialect, typed_words
-from tator_ml.asking import answer_or_without_class
+from tator_ml.asking import answer_or_without_class, ask_for
 from tator_ml.assists import (
-    BOX_TYPES,
     Assist,
     AssistError,
     Drawing,
-    needs_mask,
     prompt_kind,
     write_regions,
 )
-from tator_ml.engine.messages import Answer, Ask, Busy, Found, Superseded
+from tator_ml.engine.messages import Answer, Busy, Found, Superseded
 from tator_ml.events import take_event
 from tator_ml.exemplars import find_alike
 from tator_ml.images.decode import ImageError
 from tator_ml.images.fetch import ImageRef
 from tator_ml.kept_words import KeptAnswers
+from tator_ml.on_open import drawings_on_open
 from tator_ml.projects import ProjectChoices
 from tator_ml.quality.comparison import NO_ASSISTANCE
 from tator_ml.request import first_addresses, kept_prompts, output_kinds, project_number, task_number
@@ -193,7 +191,7 @@ class TatorBackend:
         version = ""
         self._look(task, opened=True) if self._looked_at else self._batch(task)
         for image in self.interface.images:
-            standing = self._standing_work(task, image.name)
+            standing = drawings_on_open(self.interface, task, image.name)
             if not standing:
                 continue
             ref = self._fetch(task, image.name)
@@ -224,24 +222,6 @@ class TatorBackend:
         read = partial(first_addresses, interface)
         addresses = read(task.get("data"))
         self._services.preloader.looked_at(self.project or 0, number, addresses, read, opened)
-
-    def _standing_work(self, task: Json, image_name: str) -> list[Drawing]:
-        """The newest prediction's boxes whose tag has ``model_on_open``; their picture's size is not known yet."""
-        predictions = task.get("predictions") or []
-        newest = predictions[-1] if predictions and isinstance(predictions[-1], Mapping) else {}
-        asked = {
-            control.name: (control, frozenset(split_words(control.options["on_open"])))
-            for control in self.interface.controls
-            if "on_open" in control.options
-        }
-        work = []
-        for item in newest.get("result") or []:
-            if item.get("from_name") in asked and item.get("to_name") == image_name and item.get("type") in BOX_TYPES:
-                control, wanted = asked[item["from_name"]]
-                pending = frozenset({str(item.get("id"))})
-                unknown = (0, 0)
-                work.append(Drawing(self.interface, control, image_name, [item], task, unknown, pending, wanted))
-        return work
 
     def _interactive(self, task: Json, context: Json) -> Result:
         items = [item for item in context.get("result") or [] if isinstance(item, Mapping)]
@@ -370,7 +350,8 @@ class TatorBackend:
         self, ref: ImageRef, assists: Sequence[Assist], task: str = "", prompt_ids: tuple[str, ...] = ()
     ) -> Answer:
         choices = self._choices
-        ask = replace(_ask(ref, assists, choices.head), segmenter=choices.clicks_by, task=task, prompt_ids=prompt_ids)
+        ask = ask_for(ref.image, assists, choices.head)
+        ask = replace(ask, segmenter=choices.clicks_by, task=task, prompt_ids=prompt_ids)
         try:
             return answer_or_without_class(self._services.engine, ask)[0]
         except ImageError:
@@ -393,18 +374,6 @@ class TatorBackend:
     def _result(self, regions: Sequence[Region] = (), model_version: str = "") -> Result:
         scores = [one["score"] for one in regions if "score" in one]
         return {"result": list(regions), "score": min(scores, default=0.0), "model_version": model_version}
-
-
-def _ask(ref: ImageRef, assists: Sequence[Assist], head: str | None) -> Ask:
-    return Ask(
-        image=ref.image,
-        prompts=tuple(assist.prompt for assist in assists),
-        refine=any(assist.refine for assist in assists),
-        classify=any(assist.classify for assist in assists),
-        masks=any(needs_mask(assist) for assist in assists),
-        head=head,
-        label=next(iter(assists[0].labels), None) if assists else None,
-    )
 
 
 def _said(found: Found | None, assist: Assist) -> str:

@@ -335,12 +335,7 @@ class Engine:
         return Frugal(name, loaded, self._ladder, self._segmenters.on_cpu(name))
 
     def _answer(
-        self,
-        ask: Ask,
-        segmenter: Frugal,
-        prepared: Prepared | WarmImage,
-        classifier: Classifier | None,
-        begun: float,
+        self, ask: Ask, segmenter: Frugal, prepared: Prepared | WarmImage, classifier: Classifier | None, begun: float
     ) -> Answer:
         """On the device's thread."""
         warm, came_from = self._supply.warmed(segmenter, prepared)
