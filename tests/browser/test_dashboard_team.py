@@ -35,7 +35,7 @@ def locked(stack: DemoStack, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     """Address of a dashboard with a password, over the stack's engine and Label Studio."""
     change = {
         "home": tmp_path_factory.mktemp("locked"),
-        "engine_address": stack.settings.engine_socket,
+        "engine_address": stack.settings.engine_addresses[0],
         "password": SecretStr("a long password"),
         "port": stack.settings.port + 5,
     }
