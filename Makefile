@@ -8,7 +8,7 @@ STUDIO_READY := $(STUDIO)/tator-complete
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast lint format starter bench clean
+.PHONY: help install demo test test-fast lint format env-example image-check starter bench clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -53,6 +53,15 @@ lint: $(READY) ## ruff and mypy
 format: $(READY) ## let ruff put the code in order
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+env-example: $(READY) ## write .env.example from the settings
+	$(BIN)/python -m tator_sdk settings --env > .env.example.part && mv .env.example.part .env.example
+
+image-check: $(READY) ## lint Dockerfile and compose files, and do the Dockerfile's steps in a clean environment
+	$(BIN)/hadolint Dockerfile
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml docker-compose.gpu.yml
+	$(BIN)/python -m deploy.image build/image
+	TATOR_IMAGE_VENV=$(CURDIR)/build/image/tator $(BIN)/python -m pytest -q tests/deploy/test_compose.py
 
 starter: $(READY) ## train the starter weights anew (two hours on two cores; resumable)
 	$(BIN)/python -m training.starter.segmenter --output tator_ml/weights/starter_segmenter.safetensors

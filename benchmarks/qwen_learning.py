@@ -25,7 +25,7 @@ from benchmarks.report import Figure
 from tator_ml.vlm.prompts import PromptStyle, compose
 from tator_ml.vlm.registry import QwenEntry, qwen_registry
 from tator_sdk.geometry import Xyxy, iou_xyxy
-from tator_sdk.requests import QwenTraining
+from tator_sdk.qwen_request import QwenTraining
 from tator_sdk.settings import Settings
 from training.qwen import evaluate
 from training.qwen.base import Loaded, device_of, load

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
 
+from tator_ml.assists import Assist, needs_mask
 from tator_ml.engine.head import HeadError
 from tator_ml.engine.messages import Answer, Ask
 from tator_ml.learning.registry import RegistryError
@@ -35,3 +37,22 @@ def answer_or_without_class(engine: AnswersAsks, ask: Ask) -> tuple[Answer, str 
     except (HeadError, RegistryError) as error:  # the box is still worth having
         log.warning("answered without a class: %s", error)
         return engine.answer(replace(ask, classify=False, head=None)), str(error)
+
+
+def ask_for(image: str, assists: Sequence[Assist], head: str | None) -> Ask:
+    """One question about all assists on a picture.
+
+    Args:
+        image: content hash of the picture.
+        assists: of one request.
+        head: version of the project's class head; None for the engine's own.
+    """
+    return Ask(
+        image=image,
+        prompts=tuple(assist.prompt for assist in assists),
+        refine=any(assist.refine for assist in assists),
+        classify=any(assist.classify for assist in assists),
+        masks=any(needs_mask(assist) for assist in assists),
+        head=head,
+        label=next(iter(assists[0].labels), None) if assists else None,
+    )

@@ -10,26 +10,25 @@ from functools import cached_property, partial
 from typing import Any
 
 from label_config.errors import LabelConfigError
-from label_config.interface import split_words
 from label_config.reader import Control, Interface, read_cached
 from tator_ml import commands, dialect, typed_words
-from tator_ml.asking import answer_or_without_class
+from tator_ml.asking import answer_or_without_class, ask_for
 from tator_ml.assists import (
-    BOX_TYPES,
     Assist,
     AssistError,
     Drawing,
-    needs_mask,
     prompt_kind,
     write_regions,
 )
-from tator_ml.engine.messages import Answer, Ask, Busy, Found, Superseded
+from tator_ml.engine.messages import Answer, Busy, Found, Superseded
 from tator_ml.events import take_event
 from tator_ml.exemplars import find_alike
 from tator_ml.images.decode import ImageError
 from tator_ml.images.fetch import ImageRef
 from tator_ml.kept_words import KeptAnswers
+from tator_ml.on_open import drawings_on_open
 from tator_ml.projects import ProjectChoices
+from tator_ml.quality.comparison import NO_ASSISTANCE
 from tator_ml.request import first_addresses, kept_prompts, output_kinds, project_number, task_number
 from tator_ml.services import Services, build_services
 from tator_sdk.annotations import labels_of
@@ -147,9 +146,31 @@ class TatorBackend:
     def _answered(self, task: Json, context: Json | None) -> Result:
         if context and dialect.is_event(context):
             return self._event(task, context)
+        if self._withheld(task):
+            return self._unassisted(task, context)
         if context:
             return self._interactive(task, context)
         return self._opened(task)
+
+    def _withheld(self, task: Json) -> bool:
+        """Whether a task gets no assistance, which the strip is told if somebody looks at it."""
+        drawn = not self._choices.assists_on(task_number(task))
+        if self._looked_at:
+            self._services.notices.withheld(self.project, NO_ASSISTANCE if drawn else None)
+        return drawn
+
+    def _unassisted(self, task: Json, context: Json | None) -> Result:
+        """The answer on a task that is drawn for the comparison.
+
+        A drawn box or stroke is given back as it was: with auto-accept on, the editor removes what is answered with
+        nothing.
+        """
+        self._assist = "withheld"
+        if context:
+            return self._result(kept_prompts(context))
+        if self._looked_at:
+            self._look(task, opened=True)  # for the tasks that come next
+        return NOTHING_TO_STORE
 
     def _event(self, task: Json, context: Json) -> Result:
         event = dialect.event_of(context)
@@ -170,7 +191,7 @@ class TatorBackend:
         version = ""
         self._look(task, opened=True) if self._looked_at else self._batch(task)
         for image in self.interface.images:
-            standing = self._standing_work(task, image.name)
+            standing = drawings_on_open(self.interface, task, image.name)
             if not standing:
                 continue
             ref = self._fetch(task, image.name)
@@ -201,24 +222,6 @@ class TatorBackend:
         read = partial(first_addresses, interface)
         addresses = read(task.get("data"))
         self._services.preloader.looked_at(self.project or 0, number, addresses, read, opened)
-
-    def _standing_work(self, task: Json, image_name: str) -> list[Drawing]:
-        """The newest prediction's boxes whose tag has ``model_on_open``; their picture's size is not known yet."""
-        predictions = task.get("predictions") or []
-        newest = predictions[-1] if predictions and isinstance(predictions[-1], Mapping) else {}
-        asked = {
-            control.name: (control, frozenset(split_words(control.options["on_open"])))
-            for control in self.interface.controls
-            if "on_open" in control.options
-        }
-        work = []
-        for item in newest.get("result") or []:
-            if item.get("from_name") in asked and item.get("to_name") == image_name and item.get("type") in BOX_TYPES:
-                control, wanted = asked[item["from_name"]]
-                pending = frozenset({str(item.get("id"))})
-                unknown = (0, 0)
-                work.append(Drawing(self.interface, control, image_name, [item], task, unknown, pending, wanted))
-        return work
 
     def _interactive(self, task: Json, context: Json) -> Result:
         items = [item for item in context.get("result") or [] if isinstance(item, Mapping)]
@@ -267,8 +270,9 @@ class TatorBackend:
             self._services.pending.answered([item for item in items if str(item.get("id")) in pending], task)
         self._report(assists, answer, regions, time.monotonic() - begun)
         self._services.suggestions.record(
-            self.project, task_number(task), [str(item.get("id")) for item in items], regions, answer.model_version
-        )
+            self.project, task_number(task), [str(item.get("id")) for item in items], regions, answer.model_version,
+            kind, ref.image, [*items, *(assist.drawn for assist in assists if assist.drawn)],
+        )  # fmt: skip
         if dialect.is_new(items):
             regions = [dialect.region(one) for one in regions]
         return self._result(regions, answer.model_version)
@@ -278,8 +282,10 @@ class TatorBackend:
         text = commands.last_text(item)
         run, argument = commands.command_of(text) if text.startswith(commands.SIGN) else (typed_words.find, text)
         self._look(task, opened=False)
-        done = run(self._request(item, control, task, argument))
-        return self._done(done, task, [item])
+        typed = self._request(item, control, task, argument)
+        stood = commands.on_screen(task, typed.prompt_id) if run is commands.tweak else ()
+        done = run(typed)
+        return self._done(done, task, [item], "tweak" if run is commands.tweak else "text", stood)
 
     def _exemplars(self, items: Sequence[Json], control: Control, task: Json) -> Result:
         """Boxes around examples of what is to be found."""
@@ -292,7 +298,7 @@ class TatorBackend:
         self._services.pending.answered(waiting, task)
         if dialect.is_new(items):
             done = replace(done, regions=[dialect.region(one) for one in done.regions])
-        return self._done(done, task, waiting)
+        return self._done(done, task, waiting, "exemplars")
 
     def _request(self, item: Json, control: Control, task: Json, argument: str = "") -> commands.Typed:
         image_name = str(item.get("to_name") or control.to_name[0])
@@ -309,11 +315,15 @@ class TatorBackend:
             partial(self._fetch, task, image_name),
         )
 
-    def _done(self, done: commands.Done, task: Json, prompts: Sequence[Json]) -> Result:
+    def _done(
+        self, done: commands.Done, task: Json, prompts: Sequence[Json], assist: str, stood: Sequence[object] = ()
+    ) -> Result:
         self._services.notices.answered(self.project, done.said, done.was_warm)
         if done.regions:
             asked = [str(item.get("id")) for item in prompts]
-            self._services.suggestions.record(self.project, task_number(task), asked, done.regions, done.model_version)
+            self._services.suggestions.record(
+                self.project, task_number(task), asked, done.regions, done.model_version, assist, before=stood
+            )
         return self._result(done.regions, done.model_version)
 
     def _control(self, item: Json) -> Control:
@@ -324,7 +334,10 @@ class TatorBackend:
         return dialect.control_for(self.interface, item)
 
     def _fetch(self, task: Json, image_name: str) -> ImageRef:
-        return self._services.images.fetch(self._address(task, image_name), task_number(task))
+        ref = self._services.images.fetch(self._address(task, image_name), task_number(task))
+        if self.project:
+            self._services.uses.seen(ref.image, self.project, task_number(task))
+        return ref
 
     def _address(self, task: Json, image_name: str) -> str:
         data = task.get("data")
@@ -337,7 +350,8 @@ class TatorBackend:
         self, ref: ImageRef, assists: Sequence[Assist], task: str = "", prompt_ids: tuple[str, ...] = ()
     ) -> Answer:
         choices = self._choices
-        ask = replace(_ask(ref, assists, choices.head), segmenter=choices.clicks_by, task=task, prompt_ids=prompt_ids)
+        ask = ask_for(ref.image, assists, choices.head)
+        ask = replace(ask, segmenter=choices.clicks_by, task=task, prompt_ids=prompt_ids)
         try:
             return answer_or_without_class(self._services.engine, ask)[0]
         except ImageError:
@@ -360,18 +374,6 @@ class TatorBackend:
     def _result(self, regions: Sequence[Region] = (), model_version: str = "") -> Result:
         scores = [one["score"] for one in regions if "score" in one]
         return {"result": list(regions), "score": min(scores, default=0.0), "model_version": model_version}
-
-
-def _ask(ref: ImageRef, assists: Sequence[Assist], head: str | None) -> Ask:
-    return Ask(
-        image=ref.image,
-        prompts=tuple(assist.prompt for assist in assists),
-        refine=any(assist.refine for assist in assists),
-        classify=any(assist.classify for assist in assists),
-        masks=any(needs_mask(assist) for assist in assists),
-        head=head,
-        label=next(iter(assists[0].labels), None) if assists else None,
-    )
 
 
 def _said(found: Found | None, assist: Assist) -> str:

@@ -54,8 +54,11 @@ class _Events:
                 self._go_on(event, data.get("task"))
                 self._tidy(given, data)
                 self._follow(given, data)
-        elif event in ("ANNOTATIONS_DELETED", "ANNOTATION_DELETED") and follower is not None:
-            follower.deleted(self._project, _numbers(data.get("annotations") or [data.get("annotation")]))
+        elif event in ("ANNOTATIONS_DELETED", "ANNOTATION_DELETED"):
+            gone = _numbers(data.get("annotations") or [data.get("annotation")])
+            self._services.quality.deleted(self._project, gone)
+            if follower is not None:
+                follower.deleted(self._project, gone)
         elif event == "START_TRAINING" and follower is not None:
             return self._train()
         return {"event": event}
@@ -80,13 +83,16 @@ class _Events:
             return {"error": str(error)}
 
     def _follow(self, annotation: object, data: Json) -> None:
-        """Let heads learn from an annotation, and have its classes checked."""
+        """Let heads learn from an annotation, have its classes checked, and see what it made of the suggestions."""
         follower, about, task = self._services.follower, data.get("project"), data.get("task")
-        if follower is None or not isinstance(annotation, Mapping) or not isinstance(annotation.get("id"), int):
+        if not isinstance(annotation, Mapping) or not isinstance(annotation.get("id"), int):
             return
         if not isinstance(task, Mapping) or not isinstance(task.get("id"), int):
             return
         label_config = str(about.get("label_config") or "") if isinstance(about, Mapping) else ""
+        self._services.quality.annotated(self._project, annotation, task, label_config)
+        if follower is None:
+            return
         suggested = self._services.suggestions.of_task(self._project, task["id"])
         seen = frozenset(str(one["region_id"]) for one in suggested)
         follower.annotated(self._project, annotation, task, label_config, seen)

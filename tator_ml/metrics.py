@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 from tator_ml.engine.messages import Status
 from tator_ml.jobs.connection import connect_redis
 from tator_ml.jobs.records import JobRecords
+from tator_ml.last_hour import LastHour
 from tator_sdk.settings import Settings
 
 JOBS_SECONDS = 5.0  # for how long a count of jobs is believed
@@ -26,6 +27,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.last_hour = LastHour()
         self._seconds = Histogram(
             "tator_request_seconds",
             "From request to answer at the web process.",
@@ -46,6 +48,8 @@ class Metrics:
             outcome: answered, empty, refused (with a sentence), superseded, busy or error.
             seconds: from request to answer.
         """
+        if outcome in ("answered", "empty"):
+            self.last_hour.add(lane, assist, seconds)
         self._seconds.labels(assist, lane).observe(seconds)
         self._requests.labels(outcome).inc()
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from tator_ml.engine.segmenters import published
+from tator_ml.quality.comparison import MOST_SHARE, Comparison
 from tator_sdk.errors import TatorError
 
 ASSISTS = ("refine", "classify")
@@ -53,6 +54,7 @@ class ProjectChoices:
         qwen: id of the active tuned Qwen in its registry.
         words: kept for the next pictures; None for none.
         sam3: id of the active tuned SAM 3 in its registry.
+        comparison: that goes on, of labelling with and without assistance; None for none.
         installed: the installation's own segmenter, which is no choice of the project and not kept with them.
     """
 
@@ -65,11 +67,16 @@ class ProjectChoices:
     qwen: str | None = None
     words: KeptWords | None = None
     sam3: str | None = None
+    comparison: Comparison | None = None
     installed: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """What was chosen, as JSON values."""
         return {name: value for name, value in asdict(self).items() if name != "installed"}
+
+    def assists_on(self, task: int | None) -> bool:
+        """Whether a task gets assistance; one that is drawn for the comparison gets none."""
+        return self.comparison is None or not self.comparison.draws(task)
 
     @property
     def concepts_by(self) -> str:
@@ -93,6 +100,7 @@ class Activation:
         version: that became active, ``before`` the one it replaced; None is the default model.
         why: ``gate``, ``person``, ``rollback``, …
         figures: what the decision rested on.
+        by: the person who decided; empty where a program did, or on a command line.
     """
 
     at: float
@@ -100,6 +108,7 @@ class Activation:
     before: str | None
     why: str
     figures: Mapping[str, Any]
+    by: str = ""
 
 
 class Projects:
@@ -138,6 +147,7 @@ class Projects:
             qwen=kept.get("qwen"),
             words=KeptWords(**kept["words"]) if kept.get("words") else None,
             sam3=kept.get("sam3"),
+            comparison=Comparison(**kept["comparison"]) if kept.get("comparison") else None,
             installed=self._installed,
         )
 
@@ -145,8 +155,11 @@ class Projects:
         """Change some of a project's choices and leave the others.
 
         Raises:
-            TatorError: an assist, output or segmenter that does not exist.
+            TatorError: an assist, output or segmenter that does not exist, or a share that is none.
         """
+        comparison = choices.get("comparison")
+        if comparison is not None and not 0 < comparison.share <= MOST_SHARE:
+            raise TatorError(f"At most {MOST_SHARE:.0%} of the tasks can go without assistance, and more than none.")
         unknown = set(choices.get("assists") or ()) - set(ASSISTS)
         if unknown:
             raise TatorError(f"There is no assist '{min(unknown)}'; choose of {', '.join(ASSISTS)}.")
@@ -164,11 +177,12 @@ class Projects:
         why: str,
         figures: Mapping[str, Any] | None = None,
         role: Role = "head",
+        by: str = "",
     ) -> Activation:
         """Make a model the project's and write down why."""
         with self._alone(project_id):
             before = getattr(self.get(project_id), role)
-            change = Activation(time.time(), version, before, why, dict(figures or {}))
+            change = Activation(time.time(), version, before, why, dict(figures or {}), by)
             with self._history(project_id, role).open("a+b") as file:
                 if file.tell() and _last_byte(file) != b"\n":  # the half line of a crash stays a line of its own
                     file.write(b"\n")
@@ -200,6 +214,11 @@ class Projects:
             if path.stem.isdigit() and (version := getattr(self.get(int(path.stem)), role)):
                 found[version].add(int(path.stem))
         return found
+
+    def known(self) -> list[int]:
+        """Projects for which anything was ever chosen or activated."""
+        stems = (path.name.partition(".")[0] for path in self._folder.glob("[0-9]*.json*"))
+        return sorted({int(stem) for stem in stems if stem.isdigit()})
 
     def active_one_after_the_other(self, project_id: int, role: Role = "head") -> list[str | None]:
         """Versions to go back through, the one that is active last; a rollback has taken one away."""

@@ -133,6 +133,8 @@ class RunRegistry(ABC, Generic[M, E]):
     """Of this kind of model, for people."""
     error: ClassVar[type[RunError]]
     metadata_type: type[M]
+    figures: ClassVar[Mapping[str, str]]
+    """Of the gate's scores, and what they are called; the first is the one that stands in lists."""
 
     def __init__(self, folder: Path, projects: Projects, base_model: str) -> None:
         """Prepare.
@@ -210,7 +212,7 @@ class RunRegistry(ABC, Generic[M, E]):
         """Projects in which each run is active."""
         return self._projects.where_active(self.role)
 
-    def activate(self, project: int, name: str, why: str, figures: Mapping[str, Any] | None = None) -> E:
+    def activate(self, project: int, name: str, why: str, figures: Mapping[str, Any] | None = None, by: str = "") -> E:
         """Make a model the project's, from the next request on.
 
         Raises:
@@ -218,10 +220,10 @@ class RunRegistry(ABC, Generic[M, E]):
         """
         entry = self.entry(name)
         self.check_weights(entry)  # a damaged one must not replace one that works
-        self._projects.activate(project, None if entry.id == BASE else entry.id, why, figures, self.role)
+        self._projects.activate(project, None if entry.id == BASE else entry.id, why, figures, self.role, by)
         return entry
 
-    def rollback(self, project: int) -> E:
+    def rollback(self, project: int, by: str = "") -> E:
         """Go back to the model that was active before.
 
         Raises:
@@ -231,7 +233,7 @@ class RunRegistry(ABC, Generic[M, E]):
         if len(stack) < 2:
             raise self.error(f"Project {project} has no earlier {self.title} to go back to.")
         entry = self.entry(stack[-2]) if stack[-2] else self.base()
-        self._projects.activate(project, stack[-2], "rollback", role=self.role)
+        self._projects.activate(project, stack[-2], "rollback", role=self.role, by=by)
         return entry
 
     def add(

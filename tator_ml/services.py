@@ -8,10 +8,12 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from tator_ml.engine.client import Answers, EngineClient
+from tator_ml.engine.client import Answers
 from tator_ml.engine.messages import EngineError, Status
+from tator_ml.engine.routing import open_engines
 from tator_ml.examples_drawn import DrawnExamples
 from tator_ml.images.fetch import ImageFetcher, ImageRef
+from tator_ml.images.uses import PictureUses
 from tator_ml.learning.follow import Follower
 from tator_ml.learning.stores import embedding_cache, example_store, head_registry, image_store, project_choices
 from tator_ml.metrics import Metrics
@@ -19,6 +21,10 @@ from tator_ml.notices import Notices
 from tator_ml.pending import KeptInVain, PendingPrompts
 from tator_ml.preload import Look, Neighbours, Preloader, Preloads
 from tator_ml.projects import ProjectChoices, Projects
+from tator_ml.quality.comparison import Comparison
+from tator_ml.quality.doubts import Doubts
+from tator_ml.quality.follow import QualityFollower
+from tator_ml.quality.store import QualityStore, quality_store
 from tator_ml.suggestions import Suggestions
 from tator_ml.vlm.registry import QwenRegistry
 from tator_sdk.errors import TatorError
@@ -56,6 +62,9 @@ class Services:
     metrics: Metrics = field(default_factory=Metrics)
     kept_in_vain: KeptInVain = field(default_factory=KeptInVain)
     examples: DrawnExamples = field(default_factory=DrawnExamples)
+    uses: PictureUses = field(default_factory=PictureUses)
+    quality_record: QualityStore | None = None
+    quality: QualityFollower = field(init=False)
     preloader: Preloader = field(init=False)
     qwen: QwenRegistry = field(init=False)
 
@@ -63,6 +72,8 @@ class Services:
         object.__setattr__(self, "preloader", Preloader(self.preloads, self.make_ready, self.neighbours, self._drop))
         qwen = QwenRegistry(self.settings.home / "qwen", self.projects, self.settings.qwen_model_name)
         object.__setattr__(self, "qwen", qwen)
+        record = self.quality_record or quality_store(self.settings)
+        object.__setattr__(self, "quality", QualityFollower(self.settings, record, self.suggestions))
 
     def preloads_for(self, choices: ProjectChoices) -> bool:
         """Whether pictures of a project with these choices are made ready before they are opened."""
@@ -81,6 +92,14 @@ class Services:
             self.preloader.forget(project)
         return chosen
 
+    def compare(self, project: int, comparison: Comparison | None) -> None:
+        """Begin a comparison of labelling with and without assistance, or end the one that goes on."""
+        if comparison is None:
+            self.quality.store.end_comparison(project)
+        else:
+            self.quality.store.begin_comparison(project, comparison)
+        self.projects.choose(project, comparison=comparison)
+
     def make_ready(self, project: int, task: int | None, address: str, looked_at: bool = False) -> str | None:
         """Fetch a picture and have it encoded; of one that nobody looks at yet, a failure is told to the log alone.
 
@@ -90,6 +109,8 @@ class Services:
         segmenter = self.projects.get(project).clicks_by
         try:
             image = self.images.fetch(address, task).image
+            if project:
+                self.uses.seen(image, project, task)
             ready = self.engine.warm(image, segmenter, _group(project, image))
         except TatorError as error:
             log.warning("project %s, task %s is not warm: %s", project, task, error)
@@ -154,9 +175,17 @@ class EngineWatch:
 def build_services(settings: Settings) -> Services:
     """Services of a web process: an engine at its address, pictures and records under home."""
     store, registry, projects = image_store(settings), head_registry(settings), project_choices(settings)
-    engine, images = EngineClient(settings, store, registry.files), ImageFetcher(settings, store)
+    engine, images = open_engines(settings, store, registry.files), ImageFetcher(settings, store)
+    quality = quality_store(settings)
     follower = Follower(
-        settings, engine, images, example_store(settings), embedding_cache(settings), registry, projects
+        settings,
+        engine,
+        images,
+        example_store(settings),
+        embedding_cache(settings),
+        registry,
+        projects,
+        Doubts(quality),
     )
     return Services(
         settings=settings,
@@ -165,5 +194,6 @@ def build_services(settings: Settings) -> Services:
         projects=projects,
         suggestions=Suggestions(settings.home / "suggestions.sqlite"),
         follower=follower,
+        quality_record=quality,
         neighbours=Neighbours(settings) if settings.label_studio_api_key else None,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 
 import httpx
@@ -14,6 +15,7 @@ from tator_ml.jobs.connection import living_workers
 from tator_ml.processes import Part, ProcessError, Supervisor, free_port
 from tator_ml.redis_server import redis_answers, redis_command, redis_url
 from tator_sdk.settings import LOOPBACK_HOSTS, Settings
+from tator_sdk.settings_list import ORIGINS, origins
 
 
 def start_parts(settings: Settings, parts: Supervisor) -> Settings:
@@ -67,7 +69,8 @@ def start_front(settings: Settings, parts: Supervisor) -> Settings:
 def _environment(settings: Settings) -> dict[str, str]:
     # the hub's own libraries (transformers, timm, open_clip) are told as well
     offline = {"HF_HUB_OFFLINE": "1"} if settings.offline else {}
-    return {**settings.environment(), "TATOR_REDIS_URL": redis_url(settings), **offline}
+    told = {ORIGINS: json.dumps(origins(settings))}
+    return {**settings.environment(), "TATOR_REDIS_URL": redis_url(settings), **offline, **told}
 
 
 def tator(verb: str) -> list[str]:

@@ -44,6 +44,30 @@ def decode_image(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
         raise ImageError(f"The picture is damaged and cannot be decoded ({_short(error)}).") from error
 
 
+def thumbnail(data: bytes, max_pixels: int, side: int) -> bytes:
+    """A small JPEG of a picture, turned as browsers show it.
+
+    Args:
+        data: the file's bytes.
+        max_pixels: as of :func:`decode_image`.
+        side: of the result, at most, in pixels.
+
+    Raises:
+        ImageError: as :func:`decode_image`.
+    """
+    image = _open(data, max_pixels)
+    try:
+        turned = _is_turned(image)
+        image.draft("RGB", (side, side))  # a JPEG is decoded at a fraction of its size
+        image.thumbnail((side, side))
+        small = _rgb(ImageOps.exif_transpose(image) if turned else image)
+        made = io.BytesIO()
+        small.save(made, "JPEG", quality=80)
+    except (OSError, ValueError, SyntaxError) as error:
+        raise ImageError(f"The picture is damaged and cannot be decoded ({_short(error)}).") from error
+    return made.getvalue()
+
+
 def image_size(data: bytes, max_pixels: int) -> tuple[int, int]:
     """Width and height after EXIF rotation, read from the header alone.
 

@@ -6,8 +6,9 @@ Command-line options, forms and validation are all made from these models, so a 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -16,13 +17,26 @@ Solver = Literal["lbfgs", "saga", "sag", "newton-cg", "newton-cholesky", "liblin
 
 
 class JobRequest(BaseModel):
-    """What every request has in common: it travels as JSON and does not change on the way."""
+    """What every request has in common: it travels as JSON and does not change on the way.
+
+    Attributes:
+        SECTIONS: headings of its help and its form, each by the first field that stands below it.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    SECTIONS: ClassVar[Mapping[str, str]] = {}
 
 
 class HeadTraining(JobRequest):
     """Training of a class head: logistic regression on the embeddings of labelled boxes."""
+
+    SECTIONS: ClassVar[Mapping[str, str]] = {
+        "project": "What is learned from",
+        "encoder": "Embeddings",
+        "solver": "Regression",
+        "hard_example_mining": "Hard examples",
+        "precision": "When it answers, when it is taken",
+    }
 
     project: int | None = Field(None, ge=1, description="Label Studio project whose annotations are learned.")
     images_path: Path | None = Field(None, description="Folder of pictures, instead of a project (YOLO).")
@@ -76,80 +90,13 @@ class HeadTraining(JobRequest):
         return self
 
 
-class QwenTraining(JobRequest):
-    """Tuning of a Qwen-VL that is asked for objects in words."""
-
-    project: int | None = Field(None, ge=1, description="Label Studio project whose annotations are learned.")
-    dataset: str | None = Field(
-        None, description="Folder, zip or name (`tator datasets list`) of a data set, instead of a project."
-    )
-    images: Path | None = Field(None, description="Folder of a COCO file's pictures. Default: found.")
-
-    base: str | None = Field(
-        None, description="Model that is tuned: a hub id, a folder, or a whole model's run. Default: QWEN_MODEL_NAME."
-    )
-    method: Literal["lora", "qlora", "whole"] = Field(
-        "lora", description="lora: an adapter. qlora: over a base in 4 bits (NF4). whole: all weights; much memory."
-    )
-    rank: int = Field(8, ge=1, le=1024, description="Rank of the adapter.")
-    alpha: int = Field(16, ge=1, le=4096, description="Its scale, which is divided by the rank.")
-    dropout: float = Field(0.05, ge=0, lt=1, description="Dropout of the adapter's input.")
-    targets: tuple[str, ...] = Field(
-        ("q_proj", "k_proj", "v_proj", "o_proj"), description="Projections that get an adapter; may be repeated."
-    )
-
-    label: str = Field("", max_length=200, description="Name of the result for people.")
-    description: str = Field("", max_length=2000, description="A sentence about it for lists.")
-    system_prompt: str | None = Field(None, max_length=4000, description="System message. Default: the prompts' own.")
-    image_type: str = Field("image", max_length=200, description="What the pictures are, such as aerial photograph.")
-    context: str = Field("", max_length=4000, description="A sentence about the data that goes with every prompt.")
-    template: str | None = Field(
-        None, max_length=4000, description="User message with {image_type}, {items}, {extra_context}. Default: ours."
-    )
-    noise: float = Field(0.05, ge=0, le=0.3, description="Share of the system message's characters that are dropped.")
-
-    points: float = Field(0.5, ge=0, le=1, description="Share of the samples that ask for points, not boxes.")
-    negatives: float = Field(
-        0.2, ge=0, le=1, description="Share of the samples of one class or some that ask for what is not there: []."
-    )
-    max_image_dim: int = Field(1024, ge=56, le=8192, description="Longest side of a picture, pixels.")
-    max_detections: int = Field(200, ge=1, le=1000, description="Most objects in one answer, balanced by class.")
-    val_share: float = Field(0.2, gt=0, lt=0.9, description="Share of the pictures held out, by content hash.")
-    seed: int = Field(1337, ge=0, description="Seed of whatever is drawn at random.")
-
-    epochs: int = Field(10, ge=1, le=10_000, description="Most rounds over the pictures.")
-    learning_rate: float = Field(2e-4, gt=0, le=1, description="Of AdamW, after the warm-up.")
-    warm_up: float = Field(0.03, ge=0, lt=1, description="Share of the steps in which the rate rises.")
-    weight_decay: float = Field(0.0, ge=0, le=1, description="Of AdamW.")
-    batch: int = Field(1, ge=1, le=1024, description="Samples that are computed together.")
-    accumulate: int = Field(8, ge=1, le=1024, description="Batches for one step of the optimiser.")
-    clip: float = Field(1.0, gt=0, description="Longest gradient.")
-    patience: int = Field(3, ge=0, description="Evaluations without progress after which it stops; 0: never.")
-    evaluate_every: int = Field(0, ge=0, description="Steps between evaluations; 0: once a round.")
-    evaluate_pictures: int = Field(50, ge=1, description="Held-out pictures that are asked about at each of them.")
-    compare_pictures: int = Field(
-        200, ge=1, description="Held-out pictures on which the result is compared with the active model."
-    )
-    max_new_tokens: int = Field(768, ge=16, le=8192, description="Longest answer in an evaluation.")
-    checkpoint_every: int = Field(50, ge=1, description="Steps between checkpoints.")
-    gradient_checkpointing: Literal["auto", "on", "off"] = Field(
-        "auto", description="Less memory for a third more time; auto: for models above 100 million weights."
-    )
-
-    activation: Literal["auto", "never", "always"] = Field(
-        "auto", description="auto: if it is better than the active model on the same held-out pictures."
-    )
-    device: str | None = Field(None, description="Device to train on. Default: TATOR_DEVICE.")
-
-    @model_validator(mode="after")
-    def _one_source(self) -> QwenTraining:
-        if (self.project is None) == (self.dataset is None):
-            raise ValueError("give either --project N (Label Studio) or --dataset FOLDER")
-        return self
-
-
 class Relabel(JobRequest):
     """Checking of the standing boxes of a whole project with its active head."""
+
+    SECTIONS: ClassVar[Mapping[str, str]] = {
+        "project": "What is checked",
+        "least_probability": "When it is doubtful",
+    }
 
     project: int = Field(ge=1, description="Label Studio project whose boxes are checked.")
     limit: int = Field(0, ge=0, description="Most tasks to offer corrections for, most doubtful first; 0: all.")
@@ -160,8 +107,19 @@ class Relabel(JobRequest):
     dry_run: bool = Field(False, description="Only report what would be offered.")
 
 
+class QualityReading(JobRequest):
+    """Reading of a whole project for the figures of what people did with the suggestions."""
+
+    project: int = Field(ge=1, description="Label Studio project whose annotations and predictions are read.")
+
+
 class WarmUp(JobRequest):
     """Encoding of a whole project ahead, or of one shard of it."""
+
+    SECTIONS: ClassVar[Mapping[str, str]] = {
+        "project": "What is encoded",
+        "in_flight": "How fast",
+    }
 
     project: int = Field(ge=1, description="Label Studio project whose pictures are encoded.")
     segmenter: str | None = Field(None, description="Segmenter to encode for. Default: the project's.")
@@ -178,6 +136,13 @@ class WarmUp(JobRequest):
 
 class DataImport(JobRequest):
     """Import of a data set in files into a project."""
+
+    SECTIONS: ClassVar[Mapping[str, str]] = {
+        "path": "Data set and project",
+        "target": "What shapes become",
+        "local_files": "Where pictures are",
+        "names": "Files beside it",
+    }
 
     path: Path = Field(description="Folder, zip, COCO .json or data.yaml of the data set.")
     kind: Literal["yolo", "detect", "segment", "obb", "coco"] = Field(description="What the data set is.")
@@ -217,6 +182,14 @@ class DataImport(JobRequest):
 
 class SegmentationBuild(JobRequest):
     """Boxes of a project or a data set → a data set of polygons, or one shard of that work."""
+
+    SECTIONS: ClassVar[Mapping[str, str]] = {
+        "project": "Source and output",
+        "segmenter": "Masks",
+        "least_iou": "Polygons",
+        "val_share": "Data set",
+        "shards": "Workers",
+    }
 
     project: int | None = Field(None, ge=1, description="Label Studio project whose boxes are segmented.")
     path: Path | None = Field(None, description="Folder of a YOLO data set, instead of a project.")
@@ -260,6 +233,12 @@ class SegmentationBuild(JobRequest):
 class Export(JobRequest):
     """Writing of a project's annotations, or of one version's predictions, as a data set."""
 
+    SECTIONS: ClassVar[Mapping[str, str]] = {
+        "project": "Project and output",
+        "annotations": "What",
+        "val_share": "How",
+    }
+
     project: int = Field(ge=1, description="Label Studio project to export.")
     output: Path = Field(description="Folder to write: a new or an empty one. With --zip, the zip.")
     annotations: Literal["newest", "all"] = Field(
@@ -281,6 +260,12 @@ class Export(JobRequest):
 
 class Tweak(JobRequest):
     """Tightening of the standing boxes of a project, a view of its Data Manager, or single tasks."""
+
+    SECTIONS: ClassVar[Mapping[str, str]] = {
+        "project": "Which boxes",
+        "in_place": "What is done",
+        "segmenter": "How",
+    }
 
     project: int = Field(ge=1, description="Label Studio project whose boxes are tightened.")
     classes: tuple[str, ...] = Field((), description="Only boxes of this class; may be given several times.")
@@ -308,6 +293,13 @@ class Tweak(JobRequest):
 
 class Prelabel(JobRequest):
     """Words asked about every picture of a project, a view of its Data Manager, or single tasks."""
+
+    SECTIONS: ClassVar[Mapping[str, str]] = {
+        "project": "What is asked",
+        "mode": "What comes of it",
+        "view": "Which pictures",
+        "classify": "How",
+    }
 
     project: int = Field(ge=1, description="Label Studio project whose pictures are asked about.")
     by: Literal["qwen", "sam3"] = Field("qwen", description="Who is asked: a Qwen-VL in words, or SAM 3 by phrases.")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -17,6 +18,17 @@ class Sam3Training(JobRequest):
 
     Defaults are those of the published recipe (https://arxiv.org/abs/2511.16719) and of the original application.
     """
+
+    SECTIONS: ClassVar[Mapping[str, str]] = {
+        "project": "What is learned from",
+        "base": "Model and adapter",
+        "label": "What it is called",
+        "phrases": "Phrases and samples",
+        "epochs": "Optimisation",
+        "box_weight": "Losses and matching",
+        "replay": "Repeats of hard batches",
+        "patience": "Measuring, and when it is taken",
+    }
 
     project: int | None = Field(None, ge=1, description="Label Studio project whose annotations are learned.")
     dataset: str | None = Field(

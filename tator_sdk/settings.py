@@ -7,8 +7,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 from urllib.parse import urlsplit
 
 import platformdirs
@@ -24,15 +25,36 @@ def _named(field: str, *others: str) -> AliasChoices:
 
 
 class Settings(BaseSettings):
-    """Settings of one installation; immutable once read."""
+    """Settings of one installation; immutable once read.
+
+    Attributes:
+        SECTIONS: headings of ``.env.example`` and of the settings page, each by the first field that stands below it.
+    """
+
+    SECTIONS: ClassVar[Mapping[str, str]] = {
+        "home": "This installation",
+        "label_studio_url": "Label Studio",
+        "redis_url": "Jobs",
+        "engine_address": "Engine",
+        "segmenter": "Clicks",
+        "qwen_model_name": "Words: Qwen",
+        "sam3_model_id": "Phrases and examples: SAM 3",
+        "warm_bytes": "Warm pictures",
+        "yield_to_clicks": "Work in the background",
+        "train_after": "Learning from annotations",
+        "image_store_bytes": "Pictures",
+        "guard_agreement": "When a drawn box is left as it is",
+        "remove_leftover_points": "Answers",
+    }
 
     model_config = SettingsConfigDict(
-        env_prefix="TATOR_", env_file=".env", extra="ignore", frozen=True, populate_by_name=True
+        env_prefix="TATOR_", env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True, populate_by_name=True
     )
 
     home: Path = Field(
         default_factory=lambda: Path(platformdirs.user_data_dir("tator")),
-        description="Folder of everything Tator keeps: images, embeddings, models, sockets, logs.",
+        description="Folder of everything Tator keeps: images, embeddings, models, sockets, logs. Default: tator in "
+        "the user's data folder.",
     )
     host: str = Field("127.0.0.1", description="Address the backend listens on.")
     port: int = Field(9090, ge=1, le=65535, description="Port the backend listens on.")
@@ -40,10 +62,18 @@ class Settings(BaseSettings):
         None, description="Basic-auth password Label Studio must send; required beyond loopback."
     )
     username: str = Field("tator", description="Basic-auth user name that goes with the password.")
+    behind_proxy: bool = Field(
+        False,
+        description="Believe one proxy's X-Forwarded-For, -Proto, -Host; only where nobody else reaches the backend.",
+    )
     web_threads: int = Field(16, ge=1, le=256, description="Requests the web process answers at once.")
 
     dashboard_streams: int = Field(
         128, ge=1, le=2048, description="Open dashboard pages that are told what changes; more are renewed by hand."
+    )
+
+    upload_max_bytes: int = Field(
+        8 * 2**30, ge=2**20, description="Largest archive of a data set that the dashboard takes; unpacked, four times."
     )
 
     label_studio_url: str = Field(
@@ -62,7 +92,9 @@ class Settings(BaseSettings):
         description="Redis for jobs; without one Tator starts its own under its home.",
     )
     engine_address: str | None = Field(
-        None, description="Where the engine listens: a socket path, or host:port. Default: under home."
+        None,
+        description="Where the engine listens: a socket path, or host:port; several, with commas between them, share "
+        "the pictures. Default: under home.",
     )
     engine_patience_seconds: float = Field(
         60.0, ge=0, description="How long a job waits for an engine that is away; it is started again by itself."
@@ -235,6 +267,11 @@ class Settings(BaseSettings):
             raise ValueError(f"{value!r} is not a web address; give one such as http://127.0.0.1:8080")
         return value.rstrip("/")
 
+    @field_validator("password", "label_studio_api_key", "engine_key")
+    @classmethod
+    def _empty_is_none(cls, value: SecretStr | None) -> SecretStr | None:
+        return value if value and value.get_secret_value() else None
+
     @model_validator(mode="after")
     def _locked_beyond_loopback(self) -> Settings:
         if self.host not in LOOPBACK_HOSTS and self.password is None:
@@ -261,9 +298,10 @@ class Settings(BaseSettings):
         return plain
 
     @property
-    def engine_socket(self) -> str:
-        """Address of the engine: a Unix socket under home unless set."""
-        return self.engine_address or str(self.home / "run" / "engine.sock")
+    def engine_addresses(self) -> tuple[str, ...]:
+        """Where engines listen: a Unix socket under home unless set."""
+        given = [one.strip() for one in (self.engine_address or "").split(",")]
+        return tuple(dict.fromkeys(one for one in given if one)) or (str(self.home / "run" / "engine.sock"),)
 
     @property
     def weights_dir(self) -> Path:

@@ -12,12 +12,14 @@ import pytest
 from typer.main import get_command
 
 from tator_sdk.cli import load_commands
+from tator_sdk.env_file import COMPOSE_CHOICES
 from tator_sdk.requests import HeadTraining
 from tator_sdk.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 WEIGHTS = ROOT / "tator_ml" / "weights"
+COMPOSE_NAMES = {name.removeprefix("TATOR_") for name, *_ in COMPOSE_CHOICES if name.startswith("TATOR_")}
 VERBS = re.compile(r"(?:`|^(?:\$ )?(?:[A-Z_]+=\S+ )*)tator((?: +[a-z][a-z0-9-]*)+)", re.M)
 """Verbs after ``tator`` in backquotes, or where it begins a line of a code block."""
 
@@ -33,7 +35,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_verbs_and_settings_exist(page: Path) -> None:
     text = page.read_text()
     assert not unknown_verbs(text), page.name
-    fields = {name.upper() for name in Settings.model_fields}
+    fields = {name.upper() for name in Settings.model_fields} | COMPOSE_NAMES
     for name in re.findall(r"TATOR_([A-Z_]+[A-Z])", text):
         assert name in fields, f"{page.name} names TATOR_{name}"
 
@@ -77,14 +79,6 @@ def test_settings_of_a_training_are_all_told_with_their_defaults() -> None:
         for name, field in HeadTraining.model_fields.items()
     }  # fmt: skip
     assert dict(table) == told and len(table) == len(told)
-
-
-def test_the_example_of_settings_names_only_settings_with_their_defaults() -> None:
-    said = dict(re.findall(r"^TATOR_([A-Z_]+)=(.+)$", (ROOT / ".env.example").read_text(), re.M))
-    assert {"TRAIN_AFTER", "TRAIN_QUIET_SECONDS", "CHECK_SUBMITTED", "EMBEDDING_CACHE_BYTES"} <= said.keys()
-    read = Settings(_env_file=None, **{name.lower(): value for name, value in said.items()})
-    for name in map(str.lower, said):
-        assert getattr(read, name) == Settings.model_fields[name].default, name
 
 
 def test_make_targets_exist() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -28,6 +28,8 @@ from tator_ml.learning.embedder import Computes, Embedder
 from tator_ml.learning.embeddings import ImageBox
 from tator_ml.learning.registry import HeadEntry
 from tator_ml.learning.stores import embedding_cache, head_registry, image_store
+from tator_ml.quality.doubts import Doubt, Doubts
+from tator_ml.quality.store import quality_store
 from tator_sdk.annotations import LabelledBox
 from tator_sdk.errors import TatorError
 from tator_sdk.push import PredictionsOfVersion, Pushed
@@ -140,12 +142,15 @@ class Found:
         if len(self.notes) < MOST_NOTES and sentence not in self.notes:
             self.notes.append(sentence)
 
-    def add(self, task: int, boxes: Iterable[tuple[Disagreement, int, str]], score: float, offset: int) -> None:
-        """Count a task's doubtful boxes, each with its annotation and the region's id there."""
+    def add(
+        self, task: int, boxes: Iterable[tuple[Disagreement, int, str, str | None]], score: float, offset: int
+    ) -> None:
+        """Count a task's doubtful boxes, each with its annotation, the region's id there, and its picture."""
         self.queue.append((score, task, offset))
-        for one, annotation, region in boxes:
+        for one, annotation, region, image in boxes:
             self.pairs[one.box.label, one.label] += 1
             about = {"task": task, "annotation": annotation, "region": region, "from": one.box.label, "to": one.label}
+            about |= {"image": image, "xyxy": list(one.box.xyxy)}
             self.doubtful.append({**about, "given": round(one.given, 4), "probability": round(one.probability, 4)})
         self.doubtful = sorted(self.doubtful, key=lambda row: (row["given"], -row["probability"]))[:SHOWN]
 
@@ -202,6 +207,8 @@ def _check(request: Relabel, settings: Settings, job: Job, computes: Computes | 
         fetcher.close()
         if own is not None and hasattr(own, "close"):
             own.close()
+    with closing(quality_store(settings)) as record:
+        Doubts(record).replace_all(request.project, judge.doubts)
     partial.replace(job.folder / QUEUE_FILE)
     found.write(job.folder)
     for note in found.notes:
@@ -231,7 +238,11 @@ def _chunks(tasks: Iterable[Marked]) -> Iterator[list[Marked]]:
 
 
 class Judge:
-    """Judges chunks of tasks, and writes the predictions of doubtful ones to the queue's file."""
+    """Judges chunks of tasks, and writes the predictions of doubtful ones to the queue's file.
+
+    Attributes:
+        doubts: what was found, for the dashboard's queue.
+    """
 
     def __init__(
         self, request: Relabel, head: Head, interface: Interface, config: str, embedder: Embedder,
@@ -248,6 +259,7 @@ class Judge:
         self._store = store
         self._found = found
         self._file = file
+        self.doubts: list[Doubt] = []
 
     def __call__(self, chunk: Sequence[Marked]) -> None:
         """Judge the boxes of some tasks.
@@ -266,7 +278,7 @@ class Judge:
         for row, task in enumerate(chunk):
             found.tasks += 1
             for box in task.boxes:
-                image = images.get((task.addresses.get((box.image_name, box.item_index), ""), task.task))
+                image = images.get((task.address_of(box), task.task))
                 if box.label not in self._head.classes:
                     found.unknown += 1
                 elif image is None:
@@ -297,9 +309,13 @@ class Judge:
                 self._request.least_probability,
                 self._request.most_given,
             )  # fmt: skip
-            self._keep(chunk[row], doubts)
+            self._keep(chunk[row], doubts, images)
+            shown = {(placed[index][1].region, placed[index][1].label): placed[index][2].image for index in indices}
+            for one in doubts:
+                annotation, region = chunk[row].origin[one.box.region]
+                self.doubts.append(Doubt.of(one, chunk[row].task, annotation, found.head, shown, region))
 
-    def _keep(self, task: Marked, doubts: Sequence[Disagreement]) -> None:
+    def _keep(self, task: Marked, doubts: Sequence[Disagreement], images: Mapping[tuple[str, int], str]) -> None:
         found = self._found
         valid = []
         for one in doubts:
@@ -313,16 +329,14 @@ class Judge:
             whole = prediction(task.task, valid, task.results, found.version)
             offset = self._file.tell()
             self._file.write(json.dumps(whole).encode() + b"\n")
-            found.add(task.task, ((one, *task.origin[one.box.region]) for one in valid), whole["score"], offset)
+            rows = (
+                (one, *task.origin[one.box.region], images.get((task.address_of(one.box), task.task))) for one in valid
+            )
+            found.add(task.task, rows, whole["score"], offset)
 
     def _fetched(self, chunk: Sequence[Marked]) -> dict[tuple[str, int], str]:
         """Content hashes of the pictures that have boxes, by address and task."""
-        wanted = {
-            (address, task.task)
-            for task in chunk
-            for box in task.boxes
-            if (address := task.addresses.get((box.image_name, box.item_index)))
-        }
+        wanted = {(address, task.task) for task in chunk for box in task.boxes if (address := task.address_of(box))}
 
         def fetched(place: tuple[str, int]) -> tuple[tuple[str, int], str | ImageError]:
             try:

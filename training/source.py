@@ -30,7 +30,7 @@ from tator_sdk.formats import open_dataset
 from tator_sdk.formats.dataset import DatasetReader
 from tator_sdk.geometry import Outline, area_xyxy, clip_xyxy
 from tator_sdk.images import ImageError, decode_image
-from tator_sdk.requests import QwenTraining
+from tator_sdk.qwen_request import QwenTraining
 from tator_sdk.sam3_request import Sam3Training
 from tator_sdk.settings import Settings
 from tator_sdk.shapes import scaled

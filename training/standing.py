@@ -31,6 +31,10 @@ class Marked:
     origin: dict[str, tuple[int, str]]
     addresses: dict[tuple[str, int], str]
 
+    def address_of(self, box: LabelledBox) -> str:
+        """The address of the picture that a box stands on; empty where the task has none."""
+        return self.addresses.get((box.image_name, box.item_index), "")
+
 
 def marked(task: Any, interface: Interface) -> Marked:
     """All annotations of a task together.

@@ -19,8 +19,9 @@ from typing import Any, Protocol, cast
 import redis
 
 from label_config.interface import Interface
-from tator_ml.engine.client import EngineAway, EngineClient
+from tator_ml.engine.client import EngineAway
 from tator_ml.engine.messages import Busy, Status
+from tator_ml.engine.routing import open_engines
 from tator_ml.images.decode import ImageError
 from tator_ml.images.fetch import ImageFetcher, ImageRef
 from tator_ml.jobs.connection import connect_patiently
@@ -152,7 +153,7 @@ def warm(
     begun = time.monotonic()
     studio, about, interface = project_of(settings, request.project)
     store = image_store(settings)
-    engine = engine or EngineClient(settings, store)
+    engine = engine or open_engines(settings, store)
     segmenter = request.segmenter or project_choices(settings).get(request.project).clicks_by
     version = engine.segmenter_version(segmenter)
     shard = _Shard(request, job, fetcher or ImageFetcher(settings, store), engine, segmenter,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import typer
 
-from tator_ml.cli import jobs, models, serving
+from tator_ml.cli import health, jobs, models, serving
 
 
 def register(app: typer.Typer) -> None:
     """Add the verbs."""
     serving.register(app)
+    health.register(app)
     jobs.register(app)
     models.register(app)

@@ -227,6 +227,24 @@ def add(
 
 
 @models.command()
+def delete(
+    version: Version,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    home: Home = None,
+) -> None:
+    """Delete a head for good; never one that is active in a project.
+
+    Example: tator models delete head-p3-2
+    """
+    registry = _registry(read_settings(home=home))
+    entry = registry.get(version)
+    if not yes and not typer.confirm(f"Delete {entry.version} for good?"):
+        _say("Nothing was deleted.")
+        raise typer.Exit(1)
+    _say(f"{registry.remove(entry.version).version} is deleted.")
+
+
+@models.command()
 def auto(
     project: Project,
     count: Annotated[str | None, typer.Argument(metavar="[COUNT|off|default]", help="Without it: show.")] = None,

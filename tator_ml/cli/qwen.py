@@ -12,7 +12,7 @@ from rich.console import Console
 
 from tator_ml.cli.runs import Id, Kind, add_run_verbs
 from tator_ml.cli.serving import Home, read_settings
-from tator_ml.vlm.registry import QwenEntry, qwen_registry
+from tator_ml.vlm.registry import QwenEntry, QwenRegistry, qwen_registry
 
 qwen = typer.Typer(name="qwen", no_args_is_help=True)
 
@@ -44,14 +44,7 @@ def _rows(entry: QwenEntry) -> Mapping[str, Any]:
 
 QWEN = Kind(
     open=qwen_registry,
-    figures={
-        "map50": "mAP@0.5",
-        "f1": "F1",
-        "precision": "precision",
-        "recall": "recall",
-        "mean_iou": "mean IoU",
-        "label_f1": "label F1",
-    },
+    figures=QwenRegistry.figures,
     details=lambda entry: {"style": asdict(entry.style)},
     rows=_rows,
 )

@@ -8,7 +8,7 @@ from typing import Any
 import typer
 
 from tator_ml.cli.runs import Kind, add_run_verbs
-from tator_ml.sam3.registry import Sam3Entry, sam3_registry
+from tator_ml.sam3.registry import Sam3Entry, Sam3Registry, sam3_registry
 
 sam3 = typer.Typer(name="sam3", no_args_is_help=True)
 
@@ -45,7 +45,7 @@ def _rows(entry: Sam3Entry) -> Mapping[str, Any]:
 
 SAM3_KIND = Kind(
     open=sam3_registry,
-    figures={"ap50": "AP50", "ap": "AP", "ap75": "AP75", "ar": "AR"},
+    figures=Sam3Registry.figures,
     details=lambda entry: {},
     rows=_rows,
 )

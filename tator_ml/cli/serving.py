@@ -17,6 +17,7 @@ from tator_sdk.settings import Settings
 Port = Annotated[int | None, typer.Option(help="Port of the backend. Default: 9090, or TATOR_PORT.")]
 Host = Annotated[str | None, typer.Option(help="Address to listen on; beyond loopback needs a password.")]
 Home = Annotated[Path | None, typer.Option(help="Folder of everything Tator keeps.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 or mps. Default: TATOR_DEVICE.")]
 
 
 def read_settings(**chosen: object) -> Settings:
@@ -59,12 +60,21 @@ def serve(port: Port = None, host: Host = None, home: Home = None) -> None:
     serve_web(settings)
 
 
-def engine(home: Home = None) -> None:
-    """Run an engine alone: the process that holds the models of one device."""
+def engine(
+    home: Home = None,
+    device: Device = None,
+    address: Annotated[
+        str | None, typer.Option(help="Socket path or host:port to listen on. Default: TATOR_ENGINE_ADDRESS.")
+    ] = None,
+) -> None:
+    """Run an engine alone: the process that holds the models of one device.
+
+    Example: tator engine --device cuda:1 --address /var/lib/tator/run/engine-1.sock
+    """
     from tator_ml.engine.loading import load_engine
     from tator_ml.engine.server import EngineServer
 
-    settings = read_settings(home=home)
+    settings = read_settings(home=home, device=device, engine_address=address)
     configure_logging(settings)
     server = EngineServer(settings, lambda: load_engine(settings))
     with termination_as_exit():
@@ -74,8 +84,13 @@ def engine(home: Home = None) -> None:
             server.close()
 
 
-def worker(home: Home = None) -> None:
-    """Run a worker alone: it takes jobs from Redis, one at a time."""
-    settings = read_settings(home=home)
+def worker(home: Home = None, device: Device = None) -> None:
+    """Run a worker alone: it takes jobs from Redis, one at a time.
+
+    With a device it takes the jobs that ask for it, and those that ask for none; without one, all that its host has.
+
+    Example: tator worker --device cuda:1
+    """
+    settings = read_settings(home=home, device=device)
     configure_logging(settings)
     run_worker(settings)

@@ -43,6 +43,17 @@ def answered(
     return found
 
 
+def in_words(ask: Ask) -> str:
+    """What an ask is about, for whoever looks on: ``2 objects by points and 1 box``."""
+    points = sum(bool(one.points_xy) for one in ask.prompts)
+    boxes = len(ask.prompts) - points
+    named = [
+        f"{points} {'object' if points == 1 else 'objects'} by points" if points else "",
+        f"{boxes} {'box' if boxes == 1 else 'boxes'}" if boxes else "",
+    ]
+    return " and ".join(one for one in named if one)
+
+
 def _guarded(segment: Segment | None, drawn: Xyxy, ask: Ask, guard: Guard) -> Found:
     if segment is None:
         return Found(drawn, refined=False, reason="the segmenter sees nothing in it")

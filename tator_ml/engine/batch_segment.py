@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tator_ml.engine.lanes import Lane, Lanes
+from tator_ml.engine.lanes import About, Lane, Lanes
 from tator_ml.engine.masks import BoxMask, SegmentAsk, Segmented
 from tator_ml.engine.pace import Pace
 from tator_ml.engine.segmenters.base import Embedding, Prompts, Segmenter
@@ -49,7 +49,8 @@ class BatchSegmenter:
         while len(found) < len(boxes):
             some = boxes[len(found) : len(found) + self._pace.next_step(segmenter.version)]
             work = partial(self._decoded, segmenter, embedding, np.array(some, np.float32), ask)
-            made, quality = self._lanes.submit(Lane.BATCH, work).result()
+            about = About(what=f"masks of {len(some)} boxes")
+            made, quality = self._lanes.submit(Lane.BATCH, work, about).result()
             # on a CPU the other cores enlarge masks while the device's thread goes on
             masks = made if isinstance(made, np.ndarray) else _enlarged(segmenter, embedding, made, ask)
             found += [_packed(masks[row], quality[row], ask) for row in range(len(some))]
@@ -59,7 +60,7 @@ class BatchSegmenter:
         if isinstance(prepared, WarmImage):
             return prepared.embedding, "memory"
         work = partial(self._supply.embedding, segmenter, prepared)
-        return self._lanes.submit(Lane.BATCH, work).result()
+        return self._lanes.submit(Lane.BATCH, work, About(what="encoding for a job")).result()
 
     def _decoded(
         self, segmenter: Segmenter, embedding: Embedding, boxes: NDArray[np.float32], ask: SegmentAsk

@@ -116,7 +116,12 @@ class EngineClient:
     """Calls an engine process; connections are kept and shared between threads."""
 
     def __init__(
-        self, settings: Settings, images: ImageStore, read_head: ReadHead | None = None, connections: int = 32
+        self,
+        settings: Settings,
+        images: ImageStore,
+        read_head: ReadHead | None = None,
+        connections: int = 32,
+        address: str | None = None,
     ) -> None:
         """Prepare; the engine is connected to at the first call.
 
@@ -125,8 +130,10 @@ class EngineClient:
             images: pictures by content hash, for an engine that does not have one.
             read_head: heads by version, likewise.
             connections: how many idle ones are kept.
+            address: where it listens, of several that the settings have.
         """
         self._settings = settings
+        self._address = address
         self._images = images
         self._read_head = read_head
         self._idle: queue.LifoQueue[Connection] = queue.LifoQueue(connections)
@@ -307,7 +314,7 @@ class EngineClient:
             except queue.Empty:
                 pass
         try:
-            return connect(self._settings)
+            return connect(self._settings, self._address)
         except (OSError, EOFError, AuthenticationError) as error:
             raise EngineAway("Tator's engine is not running; start it with `tator up`.") from error
 

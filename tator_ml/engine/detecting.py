@@ -73,7 +73,7 @@ class Detector:
             TatorError: the model cannot be loaded, or does not take such a picture.
         """
         name = ask.model or self._settings.qwen_model_name
-        with self._questions.open(ask) as asked:
+        with self._questions.open(ask, what="a question in words") as asked:
             picture = self._supply.pixels(ask.image)
             with self._vlms.using(name, asked.until, partial(self._ladder.run, "", advice=SMALLER)) as vlm:
                 question = vlm.prepare(picture, ask.system, ask.user)

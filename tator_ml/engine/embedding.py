@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tator_ml.engine.crops import CropRecipe, Image
 from tator_ml.engine.encoders.base import Encoder
-from tator_ml.engine.lanes import Lane, Lanes
+from tator_ml.engine.lanes import About, Lane, Lanes
 from tator_ml.engine.messages import EmbedAsk, Embedded, UnknownImage
 from tator_ml.engine.pace import Pace
 from tator_ml.images.decode import decode_image
@@ -69,7 +69,9 @@ class Stepper:
         first = 0
         while first < len(crops):
             stop = first + self._pace.next_step(encoder.version)
-            parts.append(self._lanes.submit(lane, partial(self._timed, encoder, crops[first:stop])).result())
+            work = partial(self._timed, encoder, crops[first:stop])
+            about = About(what=f"embeddings of {min(stop, len(crops)) - first} boxes")
+            parts.append(self._lanes.submit(lane, work, about).result())
             first = stop
         return Embedded(encoder.version, np.concatenate(parts))
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import partial
 
 from tator_ml.engine import encoders
-from tator_ml.engine.answering import answered
+from tator_ml.engine.answering import answered, in_words
 from tator_ml.engine.batch_segment import BatchSegmenter, SegmentAsk, Segmented
 from tator_ml.engine.classify import Classifier
 from tator_ml.engine.concepts import ConceptAsk, ConceptsFound
@@ -22,7 +22,7 @@ from tator_ml.engine.detecting import Detector
 from tator_ml.engine.embedding import Stepper, cut_crops
 from tator_ml.engine.finding import Finder
 from tator_ml.engine.lanes import About, Lane, Lanes
-from tator_ml.engine.memory import Frugal, Ladder, device_bytes, give_back, process_bytes
+from tator_ml.engine.memory import Frugal, Ladder, device_bytes, give_back, process_bytes, system_bytes
 from tator_ml.engine.messages import (
     Answer,
     Ask,
@@ -132,7 +132,7 @@ class Engine:
     def _in_lane(self, ask: Ask) -> Answer:
         begun, clicked = time.monotonic(), ask.lane == "click"
         classifier = self._models.classifier(ask.head) if ask.head and ask.classify else self._classifier
-        about = About(ask.image, ask.segmenter or "", ask.task, frozenset(ask.prompt_ids))
+        about = About(ask.image, ask.segmenter or "", ask.task, frozenset(ask.prompt_ids), what=in_words(ask))
         ticket = self._lanes.enter(Lane[ask.lane.upper()], about)
         if clicked:
             self._last_click = begun
@@ -205,7 +205,8 @@ class Engine:
             embedding = prepared.embedding
         else:
             work = partial(self._supply.embedding, model, prepared)
-            embedding, came_from = self._lanes.submit(Lane.BATCH, work, About(image)).result()
+            about = About(image, what="an embedding for the disk")
+            embedding, came_from = self._lanes.submit(Lane.BATCH, work, about).result()
             made = came_from == "encoded"
         if not self._supply.write(image, embedding):
             raise EngineError("The embedding cannot be kept on disk; free some, or raise TATOR_EMBEDDING_STORE_BYTES.")
@@ -286,6 +287,7 @@ class Engine:
     def status(self) -> Status:
         """What the engine is doing now."""
         used, free, total = device_bytes(self._device)
+        system_free, system_total = system_bytes()
         warm, store = self._supply.warm, self._supply.store
         return Status(
             ready=True,
@@ -304,10 +306,13 @@ class Engine:
             store_bytes=store.nbytes,
             store_budget_bytes=store.max_bytes,
             oldest_seconds=self._lanes.oldest_seconds(),
+            flights=self._lanes.flights(),
             process_bytes=process_bytes(),
             device_bytes=used,
             device_free_bytes=free,
             device_total_bytes=total,
+            system_free_bytes=system_free,
+            system_total_bytes=system_total,
             segmenters=self._segmenters.status(),
             vlms=self._vlms.status(),
             memory_steps=dict(self._ladder.steps),
@@ -330,12 +335,7 @@ class Engine:
         return Frugal(name, loaded, self._ladder, self._segmenters.on_cpu(name))
 
     def _answer(
-        self,
-        ask: Ask,
-        segmenter: Frugal,
-        prepared: Prepared | WarmImage,
-        classifier: Classifier | None,
-        begun: float,
+        self, ask: Ask, segmenter: Frugal, prepared: Prepared | WarmImage, classifier: Classifier | None, begun: float
     ) -> Answer:
         """On the device's thread."""
         warm, came_from = self._supply.warmed(segmenter, prepared)

@@ -88,7 +88,7 @@ class Finder:
             TatorError: the segmenter cannot be loaded.
         """
         _check(ask)
-        with self._questions.open(ask, ask.image, ask.segmenter or "") as question:
+        with self._questions.open(ask, ask.image, ask.segmenter or "", "phrases and exemplars") as question:
             segmenter = self._segmenter(ask.segmenter)
             finder = segmenter.concepts()
             if finder is None:

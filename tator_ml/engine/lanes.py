@@ -23,10 +23,12 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, TypeVar
 
-from tator_ml.engine.messages import Busy, Superseded
+from tator_ml.engine.messages import Busy, Flight, Superseded
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+MOST_FLIGHTS = 100
+"""So many are told of one by one; beyond that they are only counted."""
 
 
 class Lane(IntEnum):
@@ -46,6 +48,7 @@ class About:
         image, segmenter: the picture and the name of the model.
         task, prompt_ids: see :class:`~tator_ml.engine.messages.Ask`.
         group: preloads of one group are dropped together.
+        what: it is, in words, for whoever looks on.
     """
 
     image: str = ""
@@ -53,6 +56,7 @@ class About:
     task: str = ""
     prompt_ids: frozenset[str] = frozenset()
     group: str = ""
+    what: str = ""
 
     def contains(self, older: About) -> bool:
         """Whether an answer to this makes one to the older request needless."""
@@ -197,6 +201,17 @@ class Lanes:
             entered = {lane: [one.entered for one in self._waiting.values() if one.lane == lane] for lane in Lane}
         return {lane.name.lower(): now - min(times, default=now) for lane, times in entered.items()}
 
+    def flights(self) -> tuple[Flight, ...]:
+        """What is in flight: what runs, then the lanes in the order of their turns; at most ``MOST_FLIGHTS``."""
+        now = time.monotonic()
+        running = list(reversed(self._running))  # a copy made at once, while the device's thread goes on
+        with self._changed:
+            waiting = heapq.nsmallest(
+                MOST_FLIGHTS, self._waiting.values(), key=lambda one: (one.work is None, one.lane, one.number)
+            )
+            shown = [*((one, True) for one in running), *((one, False) for one in waiting)][:MOST_FLIGHTS]
+            return tuple(_flight(one, now, runs) for one, runs in shown)
+
     def close(self) -> None:
         """Finish what is running and end the thread; what waits is cancelled."""
         with self._changed:
@@ -258,3 +273,16 @@ class Lanes:
         while (item := self._next()) is not None:
             self._do(*item)
             del item  # the last picture must not live until the next one comes
+
+
+def _flight(ticket: Ticket, now: float, runs: bool) -> Flight:
+    about = ticket.about
+    return Flight(
+        lane=ticket.lane.name.lower(),
+        state="running" if runs else "preparing" if ticket.work is None else "waiting",
+        seconds=now - ticket.entered,
+        what=about.what,
+        image=about.image,
+        segmenter=about.segmenter,
+        task=about.task or about.group,
+    )

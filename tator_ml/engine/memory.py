@@ -60,6 +60,12 @@ def process_bytes() -> int:
     return int(psutil.Process().memory_info().rss)
 
 
+def system_bytes() -> tuple[int, int]:
+    """Bytes of this machine's memory that can be had, and in all."""
+    memory = psutil.virtual_memory()
+    return int(memory.available), int(memory.total)
+
+
 def device_bytes(device: str) -> tuple[int, int, int] | tuple[None, None, None]:
     """Bytes of an accelerator held by this process, free, and in all; None where it is not CUDA."""
     if not device.startswith("cuda") or not torch.cuda.is_available():

@@ -18,9 +18,9 @@ from tator_sdk.errors import TatorError
 from tator_sdk.geometry import MaskArray, Xyxy
 
 __all__ = [
-    "Answer", "Ask", "Busy", "DetectAsk", "Detected", "Detection", "EmbedAsk", "Embedded", "EngineError", "Found",
-    "ImageBoxes", "OutOfMemory", "PackedMask", "Prompt", "SegmenterStatus", "Status", "Stopped", "Superseded",
-    "UnknownHead", "UnknownImage", "Verdict", "VlmStatus", "WarmStatus",
+    "Answer", "Ask", "Busy", "DetectAsk", "Detected", "Detection", "EmbedAsk", "Embedded", "EngineError",
+    "EngineStatus", "Flight", "Found", "ImageBoxes", "OutOfMemory", "PackedMask", "Prompt", "SegmenterStatus",
+    "Status", "Stopped", "Superseded", "UnknownHead", "UnknownImage", "Verdict", "VlmStatus", "WarmStatus",
 ]  # fmt: skip
 
 
@@ -238,6 +238,29 @@ class WarmStatus:
 
 
 @dataclass(frozen=True)
+class Flight:
+    """One request that is on its way to the device, or on it.
+
+    Attributes:
+        lane: ``click``, ``preload``, ``words`` or ``batch``.
+        state: ``preparing`` while its picture is read and decoded, ``waiting`` for its turn, or ``running``.
+        seconds: since it came.
+        what: it is, in words.
+        image: content hash of the picture, where it is about one.
+        segmenter: name of the one it asks for; empty for the engine's own.
+        task: whose it is, as ``project/task``; of a preload ``project/picture``; empty where nobody said.
+    """
+
+    lane: str
+    state: Literal["preparing", "waiting", "running"]
+    seconds: float
+    what: str = ""
+    image: str = ""
+    segmenter: str = ""
+    task: str = ""
+
+
+@dataclass(frozen=True)
 class SegmenterStatus:
     """One segmenter that was asked for since the engine's start.
 
@@ -252,6 +275,50 @@ class SegmenterStatus:
     version: str
     loaded: bool
     idle_seconds: float
+
+
+@dataclass(frozen=True)
+class EngineStatus:
+    """One of several engines that work as one.
+
+    Attributes:
+        address: where it listens.
+        ready: whether it answers and its models are loaded.
+        device: its name.
+        waiting: how much waits for the device, in all lanes.
+        warm: pictures in memory.
+        warm_bytes: that they take, of ``budget_bytes``.
+        clicks: answered since the start.
+        process_bytes: resident memory of its process.
+        error: why it is not ready.
+    """
+
+    address: str
+    ready: bool
+    device: str = ""
+    waiting: int = 0
+    warm: int = 0
+    warm_bytes: int = 0
+    budget_bytes: int = 0
+    clicks: int = 0
+    process_bytes: int = 0
+    error: str | None = None
+
+    @classmethod
+    def of(cls, address: str, status: Status) -> EngineStatus:
+        """What an engine says of itself, in short."""
+        return cls(
+            address=address,
+            ready=status.ready,
+            device=status.device,
+            waiting=sum(status.waiting.values()),
+            warm=len(status.warm),
+            warm_bytes=sum(one.nbytes for one in status.warm),
+            budget_bytes=status.budget_bytes,
+            clicks=status.clicks,
+            process_bytes=status.process_bytes,
+            error=status.error,
+        )
 
 
 @dataclass(frozen=True)
@@ -284,6 +351,9 @@ class Status:
         dropped_preloads: preloads dropped before they started.
         clicks: answered since the start.
         since_click_seconds: since the last one came; None before the first.
+        system_free_bytes: of the memory of the engine's machine, what can be had; ``system_total_bytes`` is all of it.
+        flights: what is in flight, what runs first, then in the order of its turns; of very many, the first.
+        engines: each by itself, where several work as one; else empty.
     """
 
     ready: bool
@@ -314,6 +384,10 @@ class Status:
     dropped_preloads: int = 0
     clicks: int = 0
     since_click_seconds: float | None = None
+    system_free_bytes: int | None = None
+    system_total_bytes: int | None = None
+    flights: tuple[Flight, ...] = ()
+    engines: tuple[EngineStatus, ...] = ()
 
     def version_with(self, head: str | None, segmenter: str | None = None) -> str:
         """Model version of a project with a head or segmenter of its own, each None for the engine's.

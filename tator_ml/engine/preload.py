@@ -40,7 +40,7 @@ class Preloader:
         if self._lanes.waits(Lane.PRELOAD, image, name):
             return True
         try:
-            self._queue.put(self._lanes.enter(Lane.PRELOAD, About(image, name, group=group)))
+            self._queue.put(self._lanes.enter(Lane.PRELOAD, About(image, name, group=group, what="encoding ahead")))
         except Busy:
             return False
         return True

@@ -80,13 +80,14 @@ class Questions:
         self._open: set[Question] = set()
 
     @contextmanager
-    def open(self, ask: Ask, image: str = "", segmenter: str = "") -> Iterator[Question]:
+    def open(self, ask: Ask, image: str = "", segmenter: str = "", what: str = "") -> Iterator[Question]:
         """A question's place, which is given up after the block; an older one of the task ends.
 
         Args:
             ask: the question.
             image: the picture, where it may be encoded for this: who clicks on it meanwhile waits for that.
             segmenter: name of the one that encodes it.
+            what: the question in words, for whoever looks on.
 
         Raises:
             Busy: too much waits already.
@@ -95,7 +96,7 @@ class Questions:
         limit = self._longest if person else math.inf
         until = begun + min(ask.seconds if ask.seconds is not None else math.inf, limit)
         task = ask.task if person else ""
-        about = About(image, segmenter, task, frozenset({task} - {""}))
+        about = About(image, segmenter, task, frozenset({task} - {""}), what=what)
         ticket = self._lanes.enter(Lane.WORDS if person else Lane.BATCH, about)
         question = Question(task, ticket, begun, until)
         self._enter(question)

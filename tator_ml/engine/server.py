@@ -22,6 +22,7 @@ from tator_ml.engine.wire import (
     STATUS,
     error_name,
     listen,
+    prepare_tcp,
     receive,
     send,
 )
@@ -53,6 +54,7 @@ class EngineServer:
                 continue
             except OSError:  # the listener was closed
                 return
+            prepare_tcp(connection)
             threading.Thread(target=self._converse, args=(connection,), daemon=True).start()
 
     def close(self) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import socket
 from collections.abc import Sequence
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
@@ -41,6 +42,8 @@ from tator_sdk.settings import Settings
 
 MAX_FRAME = 256 * 2**20
 MOST_FRAMES = 4
+CONNECT_SECONDS = 3.0
+KEEP_ALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 
 ASK = TypeAdapter(Ask)
 ANSWER = TypeAdapter(Answer)
@@ -81,11 +84,11 @@ def shared_key(settings: Settings) -> bytes:
     """The key both ends must know: the setting's, else one kept under home, made at first use.
 
     Raises:
-        EngineError: the engine is asked to listen on TCP without a key of its own.
+        EngineError: an engine on TCP has no key of its own.
     """
     if settings.engine_key is not None:
         return settings.engine_key.get_secret_value().encode()
-    if not isinstance(parse_address(settings.engine_socket), str):
+    if not all(isinstance(parse_address(one), str) for one in settings.engine_addresses):
         raise EngineError("An engine on TCP needs a key that web and engine share: set TATOR_ENGINE_KEY.")
     path = settings.home / "run" / "engine.key"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -99,21 +102,50 @@ def shared_key(settings: Settings) -> bytes:
 
 
 def listen(settings: Settings) -> Listener:
-    """Open the engine's listener; a socket file left by a crash is replaced."""
-    address = parse_address(settings.engine_socket)
+    """Open the engine's listener; a socket file left by a crash is replaced.
+
+    Raises:
+        EngineError: the settings have several addresses, or one on TCP without a key.
+    """
+    if len(settings.engine_addresses) > 1:
+        raise EngineError("An engine listens at one address: give it with `tator engine --address`.")
+    address = parse_address(settings.engine_addresses[0])
     if isinstance(address, str):
         Path(address).parent.mkdir(parents=True, exist_ok=True)
         Path(address).unlink(missing_ok=True)
     return Listener(address, backlog=64, authkey=shared_key(settings))
 
 
-def connect(settings: Settings) -> Connection:
-    """Connect to the engine.
+def connect(settings: Settings, address: str | None = None) -> Connection:
+    """Connect to an engine.
+
+    Args:
+        settings: with the key, and where it listens.
+        address: of one of several engines.
 
     Raises:
         OSError: nobody listens there.
     """
-    return Client(parse_address(settings.engine_socket), authkey=shared_key(settings))
+    place = parse_address(address or settings.engine_addresses[0])
+    if isinstance(place, str):
+        return Client(place, authkey=shared_key(settings))
+    # a host that is gone answers nothing at all, and the library would wait for minutes
+    socket.create_connection(place, CONNECT_SECONDS).close()
+    connection = Client(place, authkey=shared_key(settings))
+    prepare_tcp(connection)
+    return connection
+
+
+def prepare_tcp(connection: Connection) -> None:
+    """Let small calls go at once, and a dead host be noticed within half a minute."""
+    with socket.socket(fileno=os.dup(connection.fileno())) as line:
+        if line.family not in (socket.AF_INET, socket.AF_INET6):
+            return
+        line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in KEEP_ALIVE.items():
+            if hasattr(socket, name):  # not on every system
+                line.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def send(connection: Connection, message: dict[str, Any], frames: Sequence[bytes] = ()) -> None:

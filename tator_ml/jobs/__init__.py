@@ -5,6 +5,7 @@ RQ carries the messages; what a job is and how it stands is kept in records of o
 - ``connection``: the Redis in use and the queue on it.
 - ``records``: how a job stands, its log and its curve, for whoever wants to see.
 - ``order``: what a job is to do.
+- ``device``: which queue it goes to.
 - ``lifecycle``: the steps of a job from queued to its end, each one transaction.
 - ``queue``: start, cancel, retry.
 - ``worker`` and ``horse``: the process that takes jobs, and the one that each job runs in.

@@ -1,4 +1,4 @@
-"""The Redis that jobs go through, and the queue on it."""
+"""The Redis that jobs go through, and the queues on it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from rq import Queue
 from rq.serializers import JSONSerializer
 from rq.worker import BaseWorker
 
+from tator_ml.jobs.device import QUEUE
 from tator_ml.jobs.records import JobError
 from tator_ml.redis_server import redis_url
 from tator_sdk.settings import Settings
-
-QUEUE = "tator"
 
 
 def connect_redis(settings: Settings) -> redis.Redis:
@@ -43,9 +42,14 @@ def reached(settings: Settings) -> Iterator[redis.Redis]:
         raise JobError("Redis does not answer, so jobs cannot be reached; run `tator up`.") from error
 
 
-def job_queue(connection: redis.Redis) -> Queue:
-    """The queue that jobs go to."""
-    return Queue(QUEUE, connection=connection, serializer=JSONSerializer)
+def job_queue(connection: redis.Redis, name: str = QUEUE) -> Queue:
+    """A queue that jobs go to.
+
+    Args:
+        connection: to Redis.
+        name: as :func:`tator_ml.jobs.device.queue_name` says.
+    """
+    return Queue(name, connection=connection, serializer=JSONSerializer)
 
 
 def living_workers(connection: redis.Redis) -> int:

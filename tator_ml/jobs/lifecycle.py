@@ -19,6 +19,7 @@ import redis
 from redis.client import Pipeline
 
 from tator_ml.jobs.connection import job_queue
+from tator_ml.jobs.device import QUEUE
 from tator_ml.jobs.order import Ending, Fields, Order, message_of, parse_message
 from tator_ml.jobs.owner import Owner
 from tator_ml.jobs.records import (
@@ -218,7 +219,8 @@ def ask_to_cancel(connection: redis.Redis, job_id: str) -> None:
         name = fields["unique"]
         if fields["status"] == "queued":
             _end(pipe, connection, fields, Ending("cancelled"), followed=False)
-            job_queue(connection).remove(message_of(job_id, fields["delivery"]), pipeline=pipe)
+            queue = job_queue(connection, Order.of(fields).queue)
+            queue.remove(message_of(job_id, fields["delivery"]), pipeline=pipe)
         elif fields["status"] == "running":
             pipe.multi()
             pipe.hset(record_key(job_id), "cancel", str(time.time()))
@@ -281,6 +283,8 @@ def _create(pipe: Pipeline, connection: redis.Redis, job_id: str, order: Order) 
         "attempt": 0,
         "delivery": 1,
     }
+    if order.queue != QUEUE:
+        fields["what"] = f"waiting for a worker of {order.device}"
     pipe.hset(record_key(job_id), mapping=cast(Any, fields))
     pipe.zadd(INDEX, {job_id: now})
     pipe.sadd(OPEN, job_id)
@@ -294,7 +298,7 @@ def _deliver(
     pipe: Pipeline, connection: redis.Redis, job_id: str, order: Order, delivery: int, *, at_front: bool = False
 ) -> None:
     # how the job itself ended is in its record; RQ's job is only the message, and may go soon
-    job_queue(connection).enqueue_call(
+    job_queue(connection, order.queue).enqueue_call(
         order.function,
         args=(job_id, order.request),
         timeout=order.timeout_seconds,

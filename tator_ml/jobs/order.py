@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from tator_ml.jobs.device import queue_name
 from tator_ml.jobs.records import Status
 
 Fields = dict[str, str]
@@ -24,6 +25,7 @@ class Order:
         project: of Label Studio, if it belongs to one.
         unique: at most one job of this name runs and one waits.
         timeout_seconds: of one attempt.
+        device: that it asks for, as ``cuda:1``; None for any worker's.
     """
 
     kind: str
@@ -33,6 +35,12 @@ class Order:
     project: int | None
     unique: str | None
     timeout_seconds: int
+    device: str | None = None
+
+    @property
+    def queue(self) -> str:
+        """Name of the queue that it goes to."""
+        return queue_name(self.device)
 
     @classmethod
     def of(cls, fields: Fields) -> Order:
@@ -45,6 +53,7 @@ class Order:
             project=int(fields["project"]) if fields["project"] else None,
             unique=fields["unique"] or None,
             timeout_seconds=int(fields["timeout_seconds"]),
+            device=fields.get("device") or None,
         )
 
 

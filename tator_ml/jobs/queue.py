@@ -14,12 +14,18 @@ from tator_sdk.settings import Settings
 
 KINDS = {
     "clip": "training.clip.job.run",
+    "export": "training.exporting.run",
+    "import": "training.importing.run",
     "polygons": "training.segmentation.build.run",
     "prelabel": "training.prelabel.job.run",
+    "preview": "training.preview.run",
+    "quality": "training.quality.run",
     "qwen": "training.qwen.job.run",
+    "register": "training.registering.run",
     "relabel": "training.relabel.run",
     "sam3": "training.sam3.job.run",
     "tweak": "training.tweak.job.run",
+    "undo": "training.undo.run",
     "warm": "training.warm.run",
 }
 """What a worker calls for each kind, with the job's id and its request."""
@@ -43,7 +49,7 @@ def start(
     Args:
         settings: of this installation.
         kind: one of :data:`KINDS`.
-        request: JSON, handed to the job.
+        request: JSON, handed to the job; what it has as ``device`` decides which workers take it.
         project: of Label Studio, if it belongs to one.
         title: for people.
         unique: a name such as ``clip:3``, under which at most one job runs and one waits. Where one waits already,
@@ -65,7 +71,8 @@ def start(
         request = json.loads(json.dumps(request))
     except (TypeError, ValueError) as error:
         raise JobError(f"The request of a {kind} job must be JSON: {error}.") from error
-    order = Order(kind, called, request, title, project, unique, timeout_seconds)
+    device = request.get("device")
+    order = Order(kind, called, request, title, project, unique, timeout_seconds, str(device) if device else None)
     with reached(settings) as connection:
         return lifecycle.place(connection, order)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -23,6 +23,11 @@ ENDED = "tator:jobs:ended"
 
 MOST_LOG_LINES = 10_000
 MOST_POINTS = 5_000
+SUMMARY = (
+    "id", "kind", "title", "project", "status", "done", "total", "what", "created", "started", "ended", "attempt",
+    "error", "host",
+)  # fmt: skip
+"""Fields of a record that are small, whatever the job."""
 
 Lines = list[str]
 Points = list[dict[str, Any]]
@@ -187,6 +192,26 @@ class JobRecords:
             if len(found) >= limit:
                 break
         return found[:limit]
+
+    def summaries(self, limit: int) -> Sequence[JobRecord]:
+        """The newest jobs first, without their requests and results, in one round trip for all."""
+        pipe = self._connection.pipeline(transaction=False)
+        for job_id in self._ids()[:limit]:
+            pipe.hmget(record_key(job_id), SUMMARY)
+        found = (dict(zip(SUMMARY, raw, strict=True)) for raw in pipe.execute())
+        return [
+            record_of({"request": "{}", **{name: value.decode() for name, value in one.items() if value is not None}})
+            for one in found
+            if one["id"] is not None  # else dropped from the history since
+        ]
+
+    def log_end(self, job_id: str) -> int:
+        """How many lines its log had so far; 0 where there is no such job."""
+        return int(cast(bytes | None, self._connection.hget(record_key(job_id), "log_end")) or 0)
+
+    def points_end(self, job_id: str) -> int:
+        """How many points of its curve are kept."""
+        return int(self._connection.llen(points_key(job_id)))
 
     def log_lines(self, job_id: str, after: int = 0) -> Lines:
         """Its log from line number ``after`` on; of a very long one, the newest lines.

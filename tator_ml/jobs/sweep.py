@@ -9,6 +9,7 @@ from typing import Any, cast
 import redis
 
 from tator_ml.jobs.connection import job_queue
+from tator_ml.jobs.device import queue_name
 from tator_ml.jobs.lifecycle import recover
 from tator_ml.jobs.order import message_of
 from tator_ml.jobs.owner import Owner
@@ -41,12 +42,14 @@ class Sweeper:
         ids = [raw.decode() for raw in cast(Any, self._connection.smembers(OPEN))]
         pipe = self._connection.pipeline(transaction=False)
         for job_id in ids:
-            pipe.hmget(record_key(job_id), "status", "delivery", "owner", "beat")
+            pipe.hmget(record_key(job_id), "status", "delivery", "owner", "beat", "device")
         states = [[(part or b"").decode() for part in state] for state in pipe.execute()]
-        waiting = set(job_queue(self._connection).job_ids)  # read last: what was taken meanwhile has an owner soon
+        queues = {queue_name(device) for *_, device in states}
+        # read last: what was taken meanwhile has an owner soon
+        waiting = {one for name in queues for one in job_queue(self._connection, name).job_ids}
         self._seen = {job_id: seen for job_id, seen in self._seen.items() if job_id in set(ids)}
         swept = []
-        for job_id, (status, delivery, owner, beat) in zip(ids, states, strict=True):
+        for job_id, (status, delivery, owner, beat, _) in zip(ids, states, strict=True):
             if not status:
                 self._connection.srem(OPEN, job_id)
                 continue

@@ -21,6 +21,7 @@ from rq.worker import SpawnWorker
 
 from tator_ml.jobs import lifecycle
 from tator_ml.jobs.connection import connect_redis, job_queue
+from tator_ml.jobs.device import queue_names
 from tator_ml.jobs.fence import beat
 from tator_ml.jobs.order import parse_message, timeout_sentence
 from tator_ml.jobs.owner import Owner
@@ -135,7 +136,7 @@ def build_worker(settings: Settings) -> TatorWorker:
     """A worker on the Redis in use."""
     connection = connect_redis(settings)
     worker = TatorWorker(
-        [job_queue(connection)],
+        [job_queue(connection, name) for name in queue_names(settings.device)],
         connection=connection,
         serializer=JSONSerializer,
         # numbers of processes come back, in containers at each start, and a dead worker's name is still taken

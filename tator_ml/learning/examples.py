@@ -182,6 +182,17 @@ class Examples:
             for number, task, region, label, x0, y0, x1, y1, width, height, address, image in rows
         ]
 
+    def counts(self) -> dict[int, dict[str, int]]:
+        """Labelled boxes of each class, the commonest first, by project."""
+        with self._lock:
+            found = self._database.execute(
+                "SELECT project, label, COUNT(*) FROM examples GROUP BY project, label ORDER BY 3 DESC"
+            ).fetchall()
+        counted: dict[int, dict[str, int]] = {}
+        for project, label, count in found:
+            counted.setdefault(project, {})[label] = count
+        return counted
+
     def news(self, project: int) -> int:
         """How many annotations came, changed or went since training last began."""
         with self._lock:

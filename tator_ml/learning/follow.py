@@ -14,15 +14,16 @@ from pydantic import ValidationError
 
 from label_config.errors import LabelConfigError
 from label_config.reader import read_cached
-from tator_ml import jobs
 from tator_ml.engine.crops import CropRecipe
 from tator_ml.images.fetch import ImageRef
+from tator_ml.launch import launch
 from tator_ml.learning.disagreements import disagreements, prediction
 from tator_ml.learning.embedder import Computes, Embedder
 from tator_ml.learning.embeddings import EmbeddingCache, ImageBox
 from tator_ml.learning.examples import Examples, revision
 from tator_ml.learning.registry import HeadRegistry, RegistryError
 from tator_ml.projects import Projects
+from tator_ml.quality.doubts import Doubt, Doubts
 from tator_sdk.annotations import LabelledBox, addresses_of, labelled_boxes
 from tator_sdk.errors import TatorError
 from tator_sdk.requests import HeadTraining
@@ -56,6 +57,7 @@ class Follower:
         cache: EmbeddingCache,
         registry: HeadRegistry,
         projects: Projects,
+        doubts: Doubts | None = None,
     ) -> None:
         self._settings = settings
         self._computes = computes
@@ -64,6 +66,7 @@ class Follower:
         self._cache = cache
         self._registry = registry
         self._projects = projects
+        self._doubts = doubts
         self._order = ThreadPoolExecutor(1, thread_name_prefix="tator-follow")  # changes stay in their order
         self._embedding = ThreadPoolExecutor(1, thread_name_prefix="tator-learn")
         self._timers: dict[int, tuple[threading.Timer, float]] = {}
@@ -91,12 +94,7 @@ class Follower:
         Raises:
             TatorError: jobs cannot be started.
         """
-        request = self._request(project, sync)
-        record = jobs.start(
-            self._settings, "clip", request.model_dump(mode="json"),
-            project=project, title=f"class head of project {project}", unique=f"clip:{project}",
-        )  # fmt: skip
-        return record.id
+        return launch(self._settings, self._request(project, sync), any_that_waits=True)[0].id
 
     def close(self) -> None:
         """Finish what was begun and start nothing more."""
@@ -175,6 +173,10 @@ class Follower:
         found = disagreements(
             head, [placed[row][0] for row in rows], embeddings.values[rows], result, read_cached(label_config)
         )
+        if self._doubts is not None:
+            images = {(box.region, box.label): where.image for box, where in placed}
+            noted = [Doubt.of(one, task, annotation, entry.version, images) for one in found]
+            self._doubts.replace(project, annotation, noted)
         version = f"{entry.version}/{CHECK}"
         self._offer(project, annotation, prediction(task, found, result, version) if found else None)
 

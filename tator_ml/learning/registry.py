@@ -27,6 +27,8 @@ from tator_sdk.formats.archive import UNREADABLE
 
 REPORT_FILE, EXAMPLES_FILE = "report.json", "examples.json"
 FILES = (METADATA_FILE, WEIGHTS_FILE, REPORT_FILE, EXAMPLES_FILE)
+GONE = ".gone-"
+"""Begins the name of a folder that is being removed."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 MAX_ARCHIVE_BYTES = 512 * 2**20
 
@@ -149,7 +151,9 @@ class HeadRegistry:
         """
         return self.get(version).head().files()
 
-    def activate(self, project: int, version: str, why: str, figures: Mapping[str, Any] | None = None) -> HeadEntry:
+    def activate(
+        self, project: int, version: str, why: str, figures: Mapping[str, Any] | None = None, by: str = ""
+    ) -> HeadEntry:
         """Make a head the project's, from the next request on.
 
         Raises:
@@ -158,10 +162,10 @@ class HeadRegistry:
         """
         entry = self.get(version)
         entry.head()  # a damaged one must not replace one that works
-        self._projects.activate(project, entry.version, why, figures)
+        self._projects.activate(project, entry.version, why, figures, by=by)
         return entry
 
-    def rollback(self, project: int) -> HeadEntry | None:
+    def rollback(self, project: int, by: str = "") -> HeadEntry | None:
         """Go back to the head that was active before; None where that is the default one.
 
         Raises:
@@ -172,7 +176,26 @@ class HeadRegistry:
             raise RegistryError(f"Project {project} has no earlier head to go back to.")
         before = stack[-2]
         entry = self.get(before) if before else None
-        self._projects.activate(project, before, "rollback")
+        self._projects.activate(project, before, "rollback", by=by)
+        return entry
+
+    def remove(self, version: str) -> HeadEntry:
+        """Delete a head's folder; at once it is in no list any more.
+
+        Raises:
+            RegistryError: there is none, or it is active in a project.
+        """
+        entry = self.get(version)
+        if used := self._projects.where_active()[entry.version]:
+            projects = ", ".join(map(str, sorted(used)))
+            raise RegistryError(
+                f"{entry.version} is active in project {projects}; `tator models rollback --project N` or `activate` "
+                "another one there first."
+            )
+        gone = self._folder / f"{GONE}{entry.version}"
+        shutil.rmtree(gone, ignore_errors=True)  # of a removal that was killed
+        entry.folder.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
         return entry
 
     def export(self, version: str, path: Path) -> Path:

@@ -61,6 +61,7 @@ class Sam3Registry(RunRegistry[Sam3Metadata, Sam3Entry]):
     title = "SAM 3"
     error = Sam3RegistryError
     metadata_type = Sam3Metadata
+    figures = {"ap50": "AP50", "ap": "AP", "ap75": "AP75", "ar": "AR"}  # noqa: RUF012
 
     def published(self, name: str, model_id: str, label: str, description: str = "") -> Sam3Entry:
         """See :meth:`RunRegistry.published`."""

@@ -89,6 +89,14 @@ class QwenRegistry(RunRegistry[RunMetadata, QwenEntry]):
     title = "Qwen"
     error = QwenRegistryError
     metadata_type = RunMetadata
+    figures = {  # noqa: RUF012
+        "map50": "mAP@0.5",
+        "f1": "F1",
+        "precision": "precision",
+        "recall": "recall",
+        "mean_iou": "mean IoU",
+        "label_f1": "label F1",
+    }
 
     def published(self, name: str, model_id: str, label: str, description: str = "") -> QwenEntry:
         """See :meth:`RunRegistry.published`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -19,10 +20,12 @@ class Visitor:
     Attributes:
         name: for people: an e-mail address, ``administrator``, or ``this machine`` where no password is set.
         projects: of Label Studio that they may see; None for all.
+        signed_in: by the form, so that they can sign out.
     """
 
     name: str
     projects: frozenset[int] | None = None
+    signed_in: bool = False
 
     @property
     def administrator(self) -> bool:
@@ -56,6 +59,17 @@ class Visitor:
 def visitor() -> Visitor:
     """Whoever sent the request at hand."""
     return cast(Visitor, g.visitor)
+
+
+def still_welcome() -> bool:
+    """Whether whoever sent the request at hand is still signed in, and may still see what they saw then."""
+    ask: Callable[[], bool] | None = g.get("welcome")
+    return ask is None or ask()
+
+
+def on_dashboard(path: str) -> bool:
+    """Whether an address is one of the pages for people, and not of the API for programs beside them."""
+    return path == "/tator" or (path.startswith("/tator/") and not f"{path}/".startswith("/tator/api/"))
 
 
 def secret_of(home: Path) -> bytes:

@@ -29,6 +29,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
             "timeout": 120,
             "graceful_timeout": 5,
             "keepalive": 30,
+            "secure_scheme_headers": {},  # forwarded headers are read in one place, where a setting says so
             "control_socket_disable": True,
         }
         for name, value in options.items():

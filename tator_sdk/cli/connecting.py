@@ -11,7 +11,7 @@ from rich.syntax import Syntax
 
 from label_config.build import build, template_names
 from label_config.errors import LabelConfigError
-from tator_sdk.cli import datasets, exporting, importing, running
+from tator_sdk.cli import datasets, exporting, importing, running, showing_settings
 from tator_sdk.connect import Connection, strip_url
 from tator_sdk.control import ControlApi
 from tator_sdk.doctor import examine
@@ -44,6 +44,7 @@ def register(app: typer.Typer) -> None:
     importing.register(app)
     exporting.register(app)
     datasets.register(app)
+    showing_settings.register(app)
 
 
 def _settings(url: str | None, token: str | None) -> Settings:

@@ -23,9 +23,7 @@ Form = Annotated[str, typer.Argument(metavar="FORM", help=f"One of: {', '.join(F
 
 def register(app: typer.Typer) -> None:
     """Add the verb."""
-    decorate = with_request(
-        Export, also={"project": ["-p"], "output": ["-o"]}, sections={"annotations": "What", "val_share": "How"}
-    )
+    decorate = with_request(Export, also={"project": ["-p"], "output": ["-o"]})
     app.command("export", context_settings=EITHER_SPELLING)(decorate(export))
 
 

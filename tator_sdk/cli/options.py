@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from rich.markup import escape
 
+from tator_sdk.request_fields import bounds_in_words, sections_of
 from tator_sdk.requests import JobRequest
 
 EITHER_SPELLING = {"token_normalize_func": lambda token: token.replace("_", "-")}
@@ -33,14 +34,12 @@ def with_request(
     model: type[JobRequest],
     *,
     also: Mapping[str, Sequence[str]] | None = None,
-    sections: Mapping[str, str] | None = None,
 ) -> Callable[[Verb], Verb]:
-    """Give a verb the options of a request model, and hand it the request that they make.
+    """Give a verb the options of a request model under the model's headings, and hand it the request that they make.
 
     Args:
         model: of the request.
         also: further names of a field's option: words without their dashes, or whole ones such as ``-p``.
-        sections: headings of the help, each by the first field that stands below it.
 
     Returns:
         A decorator for a function whose parameter ``request`` takes the request; its other parameters stay options
@@ -49,7 +48,7 @@ def with_request(
 
     def decorate(verb: Verb) -> Verb:
         own = inspect.signature(verb, eval_str=True).parameters
-        parameters = [*_options(model, also or {}, sections or {})]
+        parameters = [*_options(model, also or {})]
         parameters += [one.replace(kind=one.KEYWORD_ONLY) for name, one in own.items() if name != "request"]
 
         @functools.wraps(verb)
@@ -75,19 +74,16 @@ def _unwrapped(text: str) -> str:
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in inspect.cleandoc(text).split("\n\n"))
 
 
-def _options(
-    model: type[JobRequest], also: Mapping[str, Sequence[str]], sections: Mapping[str, str]
-) -> list[inspect.Parameter]:
-    unknown = (set(also) | set(sections)) - set(model.model_fields)
+def _options(model: type[JobRequest], also: Mapping[str, Sequence[str]]) -> list[inspect.Parameter]:
+    unknown = (set(also) | set(model.SECTIONS)) - set(model.model_fields)
     if unknown:
         raise ValueError(f"{model.__name__} has no field {min(unknown)}")
-    made, section = [], None
+    made, headings = [], {name: title for title, names in sections_of(model) for name in names}
     for name, field in model.model_fields.items():
-        section = sections.get(name, section)
         names = [option_name(name), *(word if word[0] == "-" else f"--{word}" for word in also.get(name, ()))]
         if field.annotation is bool:
             names = [f"{one}/--no-{one.removeprefix('--')}" for one in names]
-        about = typer.Option(*names, help=_help(field), rich_help_panel=section)
+        about = typer.Option(*names, help=_help(field), rich_help_panel=headings[name] or None)
         made.append(
             inspect.Parameter(
                 name,
@@ -108,22 +104,8 @@ def _given_as(annotation: Any) -> Any:
 
 
 def _help(field: FieldInfo) -> str:
-    bounds = _bounds(field)
+    bounds = bounds_in_words(field)
     return escape(field.description or "") + (f" ({bounds})" if bounds else "")
-
-
-def _bounds(field: FieldInfo) -> str:
-    """``0 to 1``, ``above 0, below 0.9``, ``at least 1``; exclusive bounds are none that typer knows."""
-    known = {
-        word: getattr(constraint, word)
-        for constraint in field.metadata
-        for word in ("ge", "gt", "le", "lt")
-        if getattr(constraint, word, None) is not None
-    }
-    if {"ge", "le"} <= set(known):
-        return f"{known['ge']} to {known['le']}"
-    words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
-    return ", ".join(f"{said} {known[word]:g}" for word, said in words.items() if word in known)
 
 
 def _request(model: type[JobRequest], given: Mapping[str, Any]) -> JobRequest:

@@ -31,6 +31,9 @@ RESERVED = frozenset(
     {"con", "prn", "aux", "nul", *(f"{kind}{number}" for kind in ("com", "lpt") for number in range(1, 10))}
 )
 
+SEALED = ".tator-sealed"
+"""File in the folder of an unpacked archive: see `seal`."""
+
 
 @dataclass(frozen=True)
 class ArchiveLimits:
@@ -109,6 +112,17 @@ def unpack(
     except UNREADABLE as error:
         raise DatasetError(f"{archive} cannot be unpacked ({_short(error)}); is it a whole zip?") from error
     return Unpacked(folder, *unpacked)
+
+
+def seal(folder: Path) -> None:
+    """Have every reader of a folder keep to it: whoever sent the archive may not read everything here."""
+    (folder / SEALED).touch()
+
+
+def sealed_around(path: Path) -> Path | None:
+    """The sealed folder that a path is, or lies in; None for what lies anywhere else."""
+    path = path.resolve()
+    return next((place for place in (path, *path.parents) if (place / SEALED).exists()), None)
 
 
 def _refuse(archive: Path, entries: list[zipfile.ZipInfo], limits: ArchiveLimits, free: int) -> None:

@@ -79,7 +79,7 @@ class UnpackedReader:
         try:
             unpacked = unpack(archive, Path(self._folder.name) / "set", progress=progress)
             self._skipped = unpacked.skipped
-            root = _root(unpacked.folder)
+            root = dataset_root(unpacked.folder)
             try:
                 self._reader = _open(root, kind, None, None, names, absent, unpacked.folder, progress)
             except DatasetError as error:
@@ -148,8 +148,8 @@ def _begins_with_numbers(path: Path) -> bool:
         return False
 
 
-def _root(folder: Path) -> Path:
-    """The folder that holds the set: an archive often has a single one around everything."""
+def dataset_root(folder: Path) -> Path:
+    """The folder that holds the set of an unpacked archive, which often has a single one around everything."""
     while True:
         entries = [one for one in folder.iterdir() if one.name != "__MACOSX" and not one.name.startswith(".")]
         if len(entries) != 1 or not entries[0].is_dir() or entries[0].name in {"images", "train", "val", "test"}:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
+from tator_sdk.formats.archive import sealed_around
 from tator_sdk.formats.dataset import BadLine, DatasetError, LabelledPicture
 from tator_sdk.formats.names import LABEL_MAPS, YAML, DataYaml, find_names, find_yaml, read_yaml
 from tator_sdk.formats.yolo_layout import Layout, PictureFolder, require_folder
@@ -41,7 +42,8 @@ class YoloReader:
             names: file of the classes' names. Default: found.
             kind: ``detect``, ``segment``, ``obb``, or ``auto``: what its metadata says, else a box for four numbers
                 and a polygon for more.
-            inside: folder that nothing in the set's metadata may lead out of, for sets from an archive.
+            inside: folder that nothing in the set's metadata may lead out of, for sets from an archive. Default: the
+                sealed one around it, if there is one.
 
         Raises:
             DatasetError: there is no such folder, no picture in it, or no names.
@@ -50,6 +52,7 @@ class YoloReader:
             names = names or root
             root = root.parent
         require_folder(root)
+        inside = inside or sealed_around(root)
         if labels is not None:
             require_folder(labels)
         self.classes = tuple(find_names(root, names, inside))

@@ -56,7 +56,7 @@ def check_accessible(tab: Any) -> None:
         AssertionError: it finds a serious violation.
     """
     for scheme in ("light", "dark"):
-        tab.emulate_media(color_scheme=scheme)
+        tab.emulate_media(color_scheme=scheme, reduced_motion="reduce")  # else colours are still on their way
         found = Axe().run(tab).response["violations"]
         serious = [
             (one["id"], one["help"], [node["html"][:200] for node in one["nodes"]][:5])

@@ -2,19 +2,58 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
+import httpx
 import pytest
 
+from demo.pictures import classes
 from demo.stack import DemoStack
+from label_config.build import build
+from tator_sdk.studio import open_studio
 
-from .dashboard import check_accessible, check_fits_a_phone, opened
+from ..jobs.conftest import until
+from .dashboard import check_accessible, check_fits_a_phone, opened, picture
 
+PICTURES = "TATOR_PICTURES" in os.environ  # tests see no TATOR_ variables
 pytestmark = [pytest.mark.browser, pytest.mark.studio, pytest.mark.timeout(400)]
 
 
-def test_it_shows_the_lanes(page: Any, stack: DemoStack) -> None:
+def open_tasks(stack: DemoStack, count: int) -> None:
+    """Open some tasks as Label Studio does, which makes their pictures warm."""
+    studio: Any = open_studio(stack.settings)
+    tasks = [one for _, one in zip(range(count), studio.tasks.list(project=stack.project), strict=False)]
+    for task in tasks:
+        body = {
+            "tasks": [{"id": task.id, "data": task.data, "annotations": [], "drafts": []}],
+            "project": f"{stack.project}.1700000000",
+            "label_config": build("boxes", classes(), None),
+            "params": {"login": None, "password": None, "context": None},
+        }
+        httpx.post(f"{stack.settings.backend_url}/predict", json=body, timeout=60).raise_for_status()
+
+
+def test_it_shows_what_happens_and_takes_a_budget_from_the_keyboard(page: Any, stack: DemoStack) -> None:
+    open_tasks(stack, 6)
     with opened(page, f"{stack.settings.backend_url}/tator/now") as tab:
-        tab.wait_for_selector("#lanes table")
+        tab.wait_for_selector("#warm img")  # comes live
+        until(lambda: tab.evaluate("document.querySelector('#warm img').naturalWidth > 0"))
+        tab.wait_for_selector("#answers table")
+        assert "ready" in tab.inner_text("#state")
+        if PICTURES:
+            picture(tab, "dashboard-now")
         check_accessible(tab)
         check_fits_a_phone(tab)
+        before = tab.inner_text("#budget-means")
+        tab.focus("#budget")
+        for _ in range(3):
+            tab.keyboard.press("ArrowRight")
+        chosen = tab.inner_text("#budget-means")
+        assert chosen != before and "pictures" in chosen
+        tab.keyboard.press("Tab")
+        tab.keyboard.press("Enter")
+        tab.wait_for_selector(".flash.good")
+        assert chosen.partition(",")[0] in tab.inner_text(".flash.good")
+    restore = {"budget_bytes": stack.settings.warm_bytes}
+    httpx.put(f"{stack.settings.backend_url}/tator/api/budget", json=restore, timeout=30).raise_for_status()

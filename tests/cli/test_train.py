@@ -7,8 +7,9 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pytest
 import typer
@@ -22,6 +23,7 @@ from tator_ml.engine.head import Head
 from tator_ml.jobs import JobRecord, lifecycle
 from tator_ml.jobs.order import Ending
 from tator_ml.jobs.owner import Owner
+from tator_ml.launch import launch
 from tator_ml.learning.stores import head_registry
 from tator_sdk.cli.options import EITHER_SPELLING, with_request
 from tator_sdk.errors import TatorError
@@ -206,7 +208,7 @@ def test_a_worker_does_it_after_the_training_that_runs(
     jobs: Jobs, asked: list[HeadTraining], tator: Tator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The one that runs was asked with other settings: its head is not ours."""
-    running = training.cli.train._start(HeadTraining(project=3), jobs.settings)
+    (running,) = launch(jobs.settings, HeadTraining(project=3))
     attempt = lifecycle.begin(jobs.connection, running.id, Owner.current())
     assert attempt
     followed: list[JobRecord] = []
@@ -242,6 +244,8 @@ def test_a_job_that_fails_ends_with_one(jobs: Jobs, tator: Tator, monkeypatch: p
 class Painting(JobRequest):
     """A request with all kinds of fields."""
 
+    SECTIONS: ClassVar[Mapping[str, str]] = {"glossy": "Looks"}
+
     room: str = Field(description="Which [one].")
     coats: int = Field(2, ge=1, le=5, description="How often.")
     paint_brush: Literal["broad", "very_fine"] = Field("broad", description="With what.")
@@ -256,7 +260,7 @@ def test_options_are_those_of_any_request(monkeypatch: pytest.MonkeyPatch, tmp_p
     app, painted = typer.Typer(), []
 
     @app.command(context_settings=EITHER_SPELLING)
-    @with_request(Painting, also={"glossy": ["shiny"]}, sections={"glossy": "Looks"})
+    @with_request(Painting, also={"glossy": ["shiny"]})
     def paint(request: Painting, twice: bool = False) -> None:
         """Paint."""
         painted.append((request, twice))

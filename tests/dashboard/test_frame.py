@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import socket
 from typing import Any
 
 import pytest
+from flask import g
 
+from tator_ml.web.access import Visitor
 from tator_ml.web.dashboard import frame, words
 from tator_ml.web.dashboard.live import Live
 
@@ -88,3 +91,16 @@ def test_bytes(given: float | None, said: str) -> None:
 )
 def test_durations(given: float, said: str) -> None:
     assert words.as_duration(given) == said
+
+
+def test_who_hangs_up_is_noticed_without_news(monkeypatch: pytest.MonkeyPatch, site: Site) -> None:
+    monkeypatch.setattr("tator_ml.web.dashboard.live.EVERY_SECONDS", 0.02)
+    here, there = socket.socketpair()
+    live = Live()
+    with site.client.application.test_request_context("/tator/now", environ_overrides={"gunicorn.socket": here}):
+        g.visitor = Visitor("anybody")
+        told = iter(live.stream("topic", lambda: {"a": "1"}).response)  # type: ignore[arg-type]
+        assert next(told).startswith(b"retry") and next(told) == b'data: {"a": "1"}\n\n'  # type: ignore[union-attr]
+        there.close()
+        assert next(told, None) is None
+    here.close()

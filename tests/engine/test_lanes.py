@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, wait
 
 import pytest
 
-from tator_ml.engine.lanes import About, Lane, Lanes
+from tator_ml.engine.lanes import MOST_FLIGHTS, About, Lane, Lanes
 from tator_ml.engine.messages import Busy, Superseded
 
 
@@ -219,3 +219,33 @@ def test_questions_in_words_go_before_jobs_but_not_into_an_encoding(lanes: Lanes
     lanes.submit(Lane.BATCH, encoding).result(5)
     lanes.submit(Lane.BATCH, question).result(5)
     assert done == ["click", "encoding", "words", "preload", "words", "question"]
+
+
+def test_what_is_in_flight_is_told_one_by_one(lanes: Lanes, gate: threading.Event) -> None:
+    batch = lanes.enter(Lane.BATCH, About(what="masks of 8 boxes"))
+    lanes.ready(batch, lambda: None)
+    lanes.enter(Lane.CLICK, About("picture", "sam2-tiny", task="3/17", what="1 box"))
+    preload = lanes.enter(Lane.PRELOAD, About("other", group="3/other"))
+    lanes.ready(preload, lambda: None)
+    told = lanes.flights()
+    assert [(one.lane, one.state) for one in told] == [
+        ("click", "running"), ("preload", "waiting"), ("batch", "waiting"), ("click", "preparing")
+    ]  # fmt: skip
+    assert (told[3].task, told[3].image, told[3].segmenter) == ("3/17", "picture", "sam2-tiny")
+    assert told[1].task == "3/other" and told[2].what == "masks of 8 boxes"
+    assert all(0 <= one.seconds < 5 for one in told)
+    gate.set()
+    wait([batch.future, preload.future], 5)
+    assert [one.state for one in lanes.flights() if one.state != "running"] == ["preparing"]
+
+
+def test_of_very_many_in_flight_the_first_are_told() -> None:
+    lanes = Lanes()
+    gate = threading.Event()
+    lanes.submit(Lane.CLICK, lambda: gate.wait(10))
+    for _ in range(200):
+        lanes.submit(Lane.BATCH, lambda: None)
+    lanes.enter(Lane.CLICK)
+    assert len(lanes.flights()) == MOST_FLIGHTS
+    gate.set()
+    lanes.close()

@@ -15,6 +15,8 @@ from typer.testing import CliRunner
 from tator_ml.engine.client import EngineAway
 from tator_ml.engine.detections import DetectAsk, Detected, Detection
 from tator_ml.engine.messages import Verdict
+from tator_ml.learning.stores import project_choices
+from tator_ml.quality.comparison import Comparison
 from tator_sdk.errors import TatorError
 from tator_sdk.push import Pushed
 from tator_sdk.requests import Prelabel
@@ -295,3 +297,15 @@ def test_the_verb_shows_what_was_found_and_how_to_take_it_back(
         tator("--undo", "tweak-7-abcd")
     with pytest.raises(TatorError, match="which project"):
         tator()
+
+
+def test_tasks_that_are_drawn_for_a_comparison_are_left_out(
+    studio: Studio, settings: Settings, model: Model, run: Run
+) -> None:
+    comparison = Comparison(0.1, 5, 0.0)
+    assert [task for task in studio.data if comparison.draws(task)] == [2]
+    project_choices(settings).choose(PROJECT, comparison=comparison)
+    report = run(ask())
+    ((_, held),) = studio.pushed.items()
+    assert set(held) == {1, 3} and report["tasks"] == 3 and len(model.asked) == 2
+    assert any("drawn for the comparison" in note for note in report["notes"])

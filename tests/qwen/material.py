@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tator_sdk.geometry import Xyxy
-from tator_sdk.requests import QwenTraining
+from tator_sdk.qwen_request import QwenTraining
 from tator_sdk.settings import Settings
 from training.job import JobCancelled, LocalJob
 from training.samples import Labelled, Sample, Samples, labelled

@@ -22,7 +22,7 @@ from tator_ml.vlm.model import VlmError
 from tator_ml.vlm.registry import qwen_registry
 from tator_sdk.datasets import DatasetRegistry
 from tator_sdk.errors import TatorError
-from tator_sdk.requests import QwenTraining
+from tator_sdk.qwen_request import QwenTraining
 from tator_sdk.settings import Settings
 from tests.qwen.material import FAST, Watched, picture, request, settings_of, yolo
 from training.gate import Decision

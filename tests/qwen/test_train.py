@@ -19,7 +19,7 @@ from transformers import TrainingArguments
 from tator_ml.vlm.registry import QwenEntry
 from tator_sdk.errors import TatorError
 from tator_sdk.images import ImageError
-from tator_sdk.requests import QwenTraining
+from tator_sdk.qwen_request import QwenTraining
 from tests.qwen.material import CLASSES, Watched, request, sample, samples, settings_of
 from training.job import JobCancelled
 from training.qwen import train as train_module

@@ -10,7 +10,7 @@ import pytest
 
 from tator_ml.jobs import cancel, start
 from tator_ml.vlm.registry import qwen_registry
-from tator_sdk.requests import QwenTraining
+from tator_sdk.qwen_request import QwenTraining
 from tests.jobs.conftest import Jobs, jobs, redis_url, until  # noqa: F401  fixtures
 from tests.qwen.material import FAST, yolo
 

@@ -14,13 +14,13 @@ from tator_ml import jobs
 from tator_ml.cli.jobs import follow, progress_columns
 from tator_ml.cli.serving import Home, read_settings
 from tator_ml.jobs.connection import living_workers, reached
+from tator_ml.launch import launch
 from tator_sdk.cli.options import EITHER_SPELLING, with_request
 from tator_sdk.errors import TatorError
 from tator_sdk.requests import SegmentationBuild
 from tator_sdk.settings import Settings
 
 BUILD = re.compile(r"polygons-[0-9a-f]{10}")
-DAYS_SECONDS = 3 * 24 * 3600
 
 polygons = typer.Typer(name="polygons", help="Boxes to polygons or oriented boxes, in bulk.", no_args_is_help=True)
 
@@ -31,12 +31,7 @@ def register(app: typer.Typer) -> None:
 
 
 @polygons.command("build", context_settings=EITHER_SPELLING)
-@with_request(
-    SegmentationBuild,
-    also={"project": ["-p"]},
-    sections={"project": "Source and output", "segmenter": "Masks", "least_iou": "Polygons", "val_share": "Data set",
-              "shards": "Workers"},
-)  # fmt: skip
+@with_request(SegmentationBuild, also={"project": ["-p"]})
 def build(
     request: SegmentationBuild,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
@@ -63,9 +58,7 @@ def build(
     if here or not (living or detach):
         _show(console, _run_here(settings, console, request))
         return
-    most = settings.seg_builder_max_workers or living
-    shards = request.shards if request.shards > 1 else max(1, min(living, most, 256))
-    report = _run_queued(settings, console, request.model_copy(update={"shards": shards}), detach)
+    report = _run_queued(settings, console, request, detach)
     if report is not None:
         _show(console, report)
 
@@ -138,15 +131,7 @@ def _run_here(settings: Settings, console: Console, request: SegmentationBuild) 
 def _run_queued(
     settings: Settings, console: Console, request: SegmentationBuild, detach: bool
 ) -> dict[str, Any] | None:
-    source = f"project {request.project}" if request.project is not None else str(request.path)
-    records = []
-    for shard in range(request.shards):
-        part = request.model_copy(update={"shard": shard})
-        title = f"polygons of {source}" + (f", part {shard + 1} of {request.shards}" if request.shards > 1 else "")
-        records.append(
-            jobs.start(settings, "polygons", part.model_dump(mode="json"), project=request.project, title=title,
-                       unique=f"{request.build}:{shard}/{request.shards}", timeout_seconds=DAYS_SECONDS)
-        )  # fmt: skip
+    records = launch(settings, request)
     if detach:
         for one in records:
             console.print(f"{one.id} is {one.status}; `tator jobs show {one.id}` shows how it stands.")

@@ -151,10 +151,7 @@ def _run(by: str, project: int | None, fields: dict[str, Any], ways: _Ways, home
     if project is None:
         raise TatorError(f"Say which project: {verb} --project N.")
     request = made(Prelabel, by=by, project=project, **fields)
-    what, dry = request.prompt[:40] or "all classes", ", dry run" if request.dry_run else ""
-    job = ProjectJob(
-        settings, console, "prelabel", request, project, f"'{what}' in project {project}{dry}", f"{verb} --undo"
-    )
+    job = ProjectJob(settings, console, "prelabel", request, project, f"{verb} --undo")
     work = partial(_work, request, settings)
     report = job.run(ways.here, ways.detach, work, lambda _: not request.dry_run)
     if report is not None:

@@ -15,15 +15,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
 
-from tator_ml import jobs
 from tator_ml.cli.jobs import follow, progress_columns, refuse_while_open, worker_lives
+from tator_ml.launch import is_for, launch
 from tator_sdk.cli.options import option_name
 from tator_sdk.errors import TatorError
 from tator_sdk.requests import JobRequest
 from tator_sdk.settings import Settings
 from training.pushed import Watch, delete_predictions, predictions_of
-
-A_NIGHT_SECONDS = 24 * 3600
 
 Request = TypeVar("Request", bound=JobRequest)
 Report = dict[str, Any]
@@ -47,7 +45,7 @@ class ProjectJob:
     """One run of a verb over a project."""
 
     def __init__(
-        self, settings: Settings, console: Console, kind: str, request: JobRequest, project: int, title: str, undo: str
+        self, settings: Settings, console: Console, kind: str, request: JobRequest, project: int, undo: str
     ) -> None:
         """Nothing happens yet.
 
@@ -57,7 +55,6 @@ class ProjectJob:
             kind: of the job.
             request: what is asked for.
             project: its number.
-            title: of the job, for people.
             undo: command line that takes a job back, but for its id.
         """
         self._settings = settings
@@ -65,7 +62,6 @@ class ProjectJob:
         self._kind = kind
         self._request = request
         self._project = project
-        self._title = title
         self._undo = undo
 
     def run(
@@ -116,12 +112,8 @@ class ProjectJob:
             raise
 
     def _queued(self, detach: bool, changed: Callable[[str], bool]) -> Report | None:
-        wanted = self._request.model_dump(mode="json")
-        record = jobs.start(
-            self._settings, self._kind, wanted, project=self._project, title=self._title,
-            unique=f"{self._kind}:{self._project}", timeout_seconds=A_NIGHT_SECONDS,
-        )  # fmt: skip
-        if record.request != wanted:
+        record = launch(self._settings, self._request)[0]
+        if not is_for(record, self._request):
             self._console.print(
                 f"{record.id} works on this project already; yours starts when it has ended (`tator jobs list`)."
             )

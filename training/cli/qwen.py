@@ -10,21 +10,13 @@ from rich.console import Console
 from tator_ml.cli.qwen import QWEN
 from tator_ml.cli.serving import Home, read_settings
 from tator_sdk.cli.options import EITHER_SPELLING, with_request
-from tator_sdk.requests import QwenTraining
+from tator_sdk.qwen_request import QwenTraining
 from tator_sdk.settings import Settings
 from training.cli.tuning import Tuning, Where, print_counts
 from training.cli.working import Detach, DryRun, Here, Verbose, foreground
 from training.job import Job
 
 ALSO = {"project": ["-p"], "device": ["device-override"], "base": ["model-id"]}
-SECTIONS = {
-    "project": "What is learned from",
-    "base": "Model and adapter",
-    "label": "What it is called and how it is asked",
-    "points": "Samples",
-    "epochs": "Optimisation",
-    "patience": "Measuring, and when it is taken",
-}
 
 
 def register(train: typer.Typer) -> None:
@@ -32,7 +24,7 @@ def register(train: typer.Typer) -> None:
     train.command("qwen", context_settings=EITHER_SPELLING)(qwen)
 
 
-@with_request(QwenTraining, also=ALSO, sections=SECTIONS)
+@with_request(QwenTraining, also=ALSO)
 def qwen(
     request: QwenTraining,
     here: Here = False,
@@ -77,4 +69,4 @@ def _preview(request: QwenTraining, settings: Settings, console: Console) -> Non
         print_counts(samples, console)
 
 
-TUNING = Tuning("qwen", "Qwen", QWEN, _tune, _preview)
+TUNING = Tuning("qwen", QWEN, _tune, _preview)

@@ -52,8 +52,7 @@ def relabel(
     if project is None:
         raise TatorError("Say which project: tator relabel --project N.")
     request = Relabel(project=project, dry_run=dry_run, limit=limit, least_probability=least_probability)
-    title = f"classes of project {project}" + (", dry run" if dry_run else "")
-    job = ProjectJob(settings, console, "relabel", request, project, title, UNDO)
+    job = ProjectJob(settings, console, "relabel", request, project, UNDO)
     report = job.run(here, detach, lambda local: _work(request, settings, local), lambda _: not dry_run)
     if report is not None:
         show(console, settings, report)

@@ -23,16 +23,6 @@ if TYPE_CHECKING:
     from training.samples import Samples
 
 ALSO = {"project": ["-p"], "device": ["device-override"], "base": ["model-id"]}
-SECTIONS = {
-    "project": "What is learned from",
-    "base": "Model and adapter",
-    "label": "What it is called",
-    "phrases": "Phrases and samples",
-    "epochs": "Optimisation",
-    "box_weight": "Losses and matching",
-    "replay": "Repeats of hard batches",
-    "patience": "Measuring, and when it is taken",
-}
 
 
 def register(train: typer.Typer) -> None:
@@ -40,7 +30,7 @@ def register(train: typer.Typer) -> None:
     train.command("sam3", context_settings=EITHER_SPELLING)(sam3)
 
 
-@with_request(Sam3Training, also=ALSO, sections=SECTIONS)
+@with_request(Sam3Training, also=ALSO)
 def sam3(
     request: Sam3Training,
     here: Here = False,
@@ -84,53 +74,30 @@ def _tune(request: Sam3Training, settings: Settings, job: Job) -> dict[str, Any]
 
 
 def _preview(request: Sam3Training, settings: Settings, console: Console) -> None:
+    from training.sam3.preview import columns
     from training.source import open_samples
 
     with (
         foreground(settings, console, False, "sam3-preview", "Stopped.") as job,
         open_samples(request, settings, job, keep=False) as samples,
     ):
-        print_counts(samples, console, _columns(request, samples))
+        print_counts(samples, console, columns(request, samples))
         _print_how(request, settings, samples, console)
-
-
-def _columns(request: Sam3Training, samples: Samples) -> dict[str, dict[str, str]]:
-    """By class: how often it will come, and its phrases."""
-    from training.sam3.phrases import phrases_of
-    from training.sam3.samplers import counted, frequencies, probabilities
-
-    counts = counted(samples.train, samples.classes)
-    shares = frequencies(counts, probabilities(counts, request))
-    plain = counts.sum(0) / max(counts.sum(), 1)
-    phrases = phrases_of(samples, request)
-    return {
-        "share": {name: f"{share:.1%}" for name, share in zip(samples.classes, plain, strict=True)},
-        f"drawn ({request.sampler})": {name: f"{one:.1%}" for name, one in zip(samples.classes, shares, strict=True)},
-        "phrases": {name: " | ".join(said) for name, said in phrases.items()},
-    }
 
 
 def _print_how(request: Sam3Training, settings: Settings, samples: Samples, console: Console) -> None:
     """Show what will learn, and the memory that it takes where the base is there."""
-    import torch
-
-    from training.sam3.job import base_of, device_of
-    from training.sam3.memory import estimate, free_bytes, in_gb
-    from training.sam3.train import is_half, learns_masks
-    from training.sam3.weights import detector_config, read_config
+    from training.sam3.preview import memory
+    from training.sam3.train import learns_masks
 
     masks = learns_masks(request, samples)
     console.print("Boxes and masks are learned." if masks else "Boxes are learned; what makes masks stays as it is.")
-    device = torch.device(device_of(request, settings))
     try:
-        config = detector_config(read_config(base_of(request, settings).folder, request.resolution))
-        found = estimate(config, request, masks, is_half(request, device))
+        said, fits = memory(request, settings, samples)
     except TatorError as error:
         console.print(f"How much memory it takes cannot be told: {escape(str(error))}", soft_wrap=True)
         return
-    free = free_bytes(device)
-    fits = "" if found.total <= free else ": [yellow]too much[/], see --help for what needs less"
-    console.print(f"It takes {found.sentence}; {device} has {in_gb(free)} free{fits}.", soft_wrap=True)
+    console.print(f"{said}{'' if fits else ': [yellow]too much[/], see --help for what needs less'}.", soft_wrap=True)
 
 
-TUNING = Tuning("sam3", "SAM 3", SAM3_KIND, _tune, _preview)
+TUNING = Tuning("sam3", SAM3_KIND, _tune, _preview)

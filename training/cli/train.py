@@ -17,6 +17,7 @@ from tator_ml.cli.heads import metadata_of, part, per_class_table, quality, rows
 from tator_ml.cli.jobs import follow
 from tator_ml.cli.serving import Home, read_settings
 from tator_ml.jobs.connection import reached
+from tator_ml.launch import launch
 from tator_sdk.cli.options import EITHER_SPELLING, with_request
 from tator_sdk.errors import TatorError
 from tator_sdk.requests import HeadTraining
@@ -38,13 +39,6 @@ ALSO = {
     "tolerance": ["tol"],
 }
 """Names that the original's command line has for an option, or that people know from scikit-learn."""
-SECTIONS = {
-    "project": "What is learned from",
-    "encoder": "Embeddings",
-    "solver": "Regression",
-    "hard_example_mining": "Hard examples",
-    "precision": "When it answers, when it is taken",
-}
 
 train = typer.Typer(name="train", no_args_is_help=True)
 
@@ -71,7 +65,7 @@ def _about() -> None:
 
 
 @train.command("clip", context_settings=EITHER_SPELLING)
-@with_request(HeadTraining, also=ALSO, sections=SECTIONS)
+@with_request(HeadTraining, also=ALSO)
 def clip(
     request: HeadTraining,
     model_output: Annotated[
@@ -114,7 +108,7 @@ def clip(
         _preview(request, settings, console)
         return
     if detach:
-        record = _start(request, settings)
+        record = launch(settings, request)[0]
         typer.echo(record.id)
         typer.echo(f"`tator jobs log --follow {record.id}` shows how it goes.", err=True)
         return
@@ -167,24 +161,6 @@ def _foreground(settings: Settings, console: Console, verbose: bool) -> Abstract
     return foreground(settings, console, verbose, f"clip-here-{secrets.token_hex(2)}", stopped)
 
 
-def _start(request: HeadTraining, settings: Settings) -> jobs.JobRecord:
-    """Start the job, or find the one that runs and that this request will follow.
-
-    Raises:
-        TrainError: another training waits already, and would be done instead.
-    """
-    wanted = request.model_dump(mode="json")
-    project = request.project
-    title = f"class head of project {project}"
-    record = jobs.start(settings, "clip", wanted, project=project, title=title, unique=f"clip:{project}")
-    if record.status == "queued" and record.request != wanted and not record.attempt:
-        raise TrainError(
-            f"A training of project {project} with other settings waits already; `tator jobs cancel {record.id}` "
-            "removes it, then start yours again."
-        )
-    return record
-
-
 def _by_worker(request: HeadTraining, settings: Settings, console: Console) -> dict[str, Any]:
     """Follow the job; where another one of the project runs, that one first, then ours.
 
@@ -192,7 +168,7 @@ def _by_worker(request: HeadTraining, settings: Settings, console: Console) -> d
         typer.Exit: it failed, was cancelled, or Ctrl-C ended the watching.
     """
     asked = time.time()
-    record = follow(settings, _start(request, settings).id, console)
+    record = follow(settings, launch(settings, request)[0].id, console)
     if record.created < asked and record.over:
         with reached(settings) as connection:
             later = [

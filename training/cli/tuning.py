@@ -6,19 +6,17 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from tator_ml import jobs
 from tator_ml.cli.jobs import follow
 from tator_ml.cli.runs import Kind, figures_table
-from tator_ml.jobs.connection import reached
-from tator_sdk.requests import QwenTraining
+from tator_ml.launch import at_its_place, launch
+from tator_sdk.qwen_request import QwenTraining
 from tator_sdk.sam3_request import Sam3Training
 from tator_sdk.settings import Settings
 from training.cli.train import TrainError
@@ -27,8 +25,6 @@ from training.job import Job
 
 if TYPE_CHECKING:
     from training.samples import Samples
-
-TIMEOUT_SECONDS = 7 * 24 * 3600
 
 Request = QwenTraining | Sam3Training
 
@@ -49,14 +45,12 @@ class Tuning:
 
     Attributes:
         kind: of the job, and of its models in ``tator models``.
-        title: of the model, for people.
         verbs: what its models' figures are called.
         tune: does it, in this process.
         preview: shows what there is to learn.
     """
 
     kind: str
-    title: str
     verbs: Kind
     tune: Callable[[Any, Settings, Job], dict[str, Any]]
     preview: Callable[[Any, Settings, Console], None]
@@ -70,17 +64,17 @@ class Tuning:
         """
         if where.detach and (where.here or where.dry_run):
             raise TrainError("--detach hands the training to a worker: leave --here and --dry-run out.")
-        request = at_its_place(request)
+        request = cast(Request, at_its_place(request))
         if where.dry_run:
             self.preview(request, settings, console)
             return
         if where.detach:
-            record = self._start(request, settings)
+            record = launch(settings, request)[0]
             typer.echo(record.id)
             typer.echo(f"`tator jobs log --follow {record.id}` shows how it goes.", err=True)
             return
         if not where.here and worker_answers(settings, console):
-            record = follow(settings, self._start(request, settings).id, console)
+            record = follow(settings, launch(settings, request)[0].id, console)
             if record.status != "done" or record.result is None:
                 raise typer.Exit(1 if record.over else INTERRUPTED)
             result = record.result
@@ -88,29 +82,6 @@ class Tuning:
             result = self._in_this_process(request, settings, console, where.verbose)
         if result:  # else this process has only helped another one
             self._show(result, request, settings, console)
-
-    def _start(self, request: Request, settings: Settings) -> jobs.JobRecord:
-        """Start the job, or find the one that trains the same.
-
-        Raises:
-            TrainError: another training of the project runs or waits.
-        """
-        wanted = request.model_dump(mode="json")
-        project = request.project
-        name = f"{self.title} of project {project}" if project else f"{self.title} on {Path(str(request.dataset)).name}"
-        unique = f"{self.kind}:{project or request.dataset}"
-        with reached(settings) as connection:
-            for one in jobs.JobRecords(connection).list(project):
-                mine = (one.request or {}).get("dataset") == request.dataset
-                if one.kind == self.kind and not one.over and mine and one.request != wanted:
-                    raise TrainError(
-                        f"Another training of the {name} with other settings is not over; `tator jobs cancel {one.id}` "
-                        "ends it, then start yours again."
-                    )
-        return jobs.start(
-            settings, self.kind, wanted, project=project, title=f"tune the {name}", unique=unique,
-            timeout_seconds=TIMEOUT_SECONDS,
-        )  # fmt: skip
 
     def _in_this_process(self, request: Request, settings: Settings, console: Console, verbose: bool) -> dict[str, Any]:
         stopped = "Stopped; the same command goes on from its last checkpoint."
@@ -141,18 +112,6 @@ class Tuning:
         console.print(
             f"`{verb} activate {entry.id} --project {request.project or 'N'}` makes it active.", soft_wrap=True
         )
-
-
-def at_its_place(request: Request) -> Request:
-    """The request with paths that mean the same to a worker, which stands in another folder."""
-    given = request.dataset and Path(request.dataset).expanduser()
-    base = request.base and Path(request.base).expanduser()
-    changes: dict[str, Any] = {}
-    if given and given.exists():
-        changes["dataset"] = str(given.absolute())
-    if base and base.is_dir():
-        changes["base"] = str(base.absolute())
-    return request.model_copy(update=changes)
 
 
 @dataclass(frozen=True)

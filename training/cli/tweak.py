@@ -65,8 +65,7 @@ def tweak(
         Tweak, project=project, classes=tuple(classes or ()), view=view, tasks=tuple(tasks or ()), in_place=in_place,
         classify=classify, segmenter=segmenter, in_flight=in_flight, pictures=pictures, dry_run=dry_run,
     )  # fmt: skip
-    title = f"boxes of project {project}" + (", dry run" if dry_run else "")
-    job = ProjectJob(settings, console, "tweak", request, project, title, UNDO)
+    job = ProjectJob(settings, console, "tweak", request, project, UNDO)
     report = job.run(
         here, detach, lambda local: _work(request, settings, local), lambda one: _began(settings, request, one)
     )

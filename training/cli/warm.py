@@ -14,11 +14,10 @@ from tator_ml import jobs
 from tator_ml.cli.jobs import follow
 from tator_ml.cli.serving import Home, read_settings
 from tator_ml.jobs.connection import living_workers, reached
+from tator_ml.launch import launch
 from tator_sdk.errors import TatorError
 from tator_sdk.requests import WarmUp
 from tator_sdk.settings import Settings
-
-A_NIGHT_SECONDS = 24 * 3600
 
 
 def register(app: typer.Typer) -> None:
@@ -51,7 +50,7 @@ def warm(
     if here or not (living or detach):
         _show(console, [_run_here(settings, console, request)])
         return
-    reports = _run_queued(settings, console, request, workers or max(1, living), detach)
+    reports = _run_queued(settings, console, request, workers, detach)
     if reports:
         _show(console, reports)
 
@@ -81,15 +80,7 @@ def _run_here(settings: Settings, console: Console, request: WarmUp) -> dict[str
 def _run_queued(
     settings: Settings, console: Console, request: WarmUp, shards: int, detach: bool
 ) -> list[dict[str, Any]]:
-    records = []
-    for shard in range(shards):
-        part = request.model_copy(update={"shards": shards, "shard": shard})
-        title = f"pictures of project {request.project}" + (f", part {shard + 1} of {shards}" if shards > 1 else "")
-        unique = f"warm:{request.project}:{shard}/{shards}"
-        records.append(
-            jobs.start(settings, "warm", part.model_dump(mode="json"), project=request.project, title=title,
-                       unique=unique, timeout_seconds=A_NIGHT_SECONDS)
-        )  # fmt: skip
+    records = launch(settings, request, shards=shards)
     if detach:
         for one in records:
             console.print(f"{one.id} is {one.status}; `tator jobs show {one.id}` shows how it stands.")

@@ -56,6 +56,18 @@ def preview(dataset: Dataset, request: HeadTraining) -> Preview:
     )
 
 
+def too_few(found: Preview, request: HeadTraining) -> str:
+    """Why a training would refuse this data set; empty where it would not."""
+    real = [name for name in found.boxes if name not in found.too_few and name != BACKGROUND]
+    background = found.boxes.get(BACKGROUND, 0) >= request.min_per_class
+    if real and len(real) + background >= 2:
+        return ""
+    return (
+        f"A head needs at least two classes with {request.min_per_class} examples each; there are {len(real)}: "
+        "label a few more objects and train again."
+    )
+
+
 def show_preview(found: Preview, request: HeadTraining, console: Console) -> None:
     """Print the counts and every line and picture that is left out.
 
@@ -83,10 +95,5 @@ def show_preview(found: Preview, request: HeadTraining, console: Console) -> Non
         console.print(f"{len(found.notes)} notes:" if len(found.notes) > 1 else "1 note:")
     for note in found.notes:
         console.print(f"  {escape(note)}", soft_wrap=True)
-    real = [name for name in found.boxes if name not in found.too_few and name != BACKGROUND]
-    background = found.boxes.get(BACKGROUND, 0) >= request.min_per_class
-    if not real or len(real) + background < 2:
-        raise TooFewExamples(
-            f"A head needs at least two classes with {request.min_per_class} examples each; there are {len(real)}: "
-            "label a few more objects and train again."
-        )
+    if problem := too_few(found, request):
+        raise TooFewExamples(problem)

@@ -28,7 +28,7 @@ def split_by_image(
     ordered = sorted(places, key=lambda image: places[image])
     if len(ordered) > 1 and not out:
         out = {ordered[0]}
-    if len(out) == len(ordered):
+    if ordered and len(out) == len(ordered):
         out.discard(ordered[-1])
     needed = {label: min(count, fewest) for label, count in Counter(labels).items()}
     on = {image: Counter[str]() for image in places}

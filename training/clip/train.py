@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from tator_ml.engine.client import EngineAway, EngineClient
+from tator_ml.engine.client import EngineAway
 from tator_ml.engine.crops import CropRecipe
 from tator_ml.engine.head import Head, HeadError
 from tator_ml.engine.messages import Busy, EngineError
+from tator_ml.engine.routing import open_engines
 from tator_ml.images.store import ImageStore
 from tator_ml.learning.embedder import Computes, Embedder, Embeddings, LocalEncoder
 from tator_ml.learning.registry import HeadEntry, HeadRegistry, RegistryError
@@ -140,7 +141,7 @@ def usual_areas(learned: Learned, items: Sequence[Item], dataset: Dataset) -> tu
 
 def find_encoder(settings: Settings, store: ImageStore, device: str | None) -> Computes:
     """The running engine; where none answers, encoders in this process."""
-    client = EngineClient(settings, store)
+    client = open_engines(settings, store)
     try:
         if client.status().ready and device is None:
             return client

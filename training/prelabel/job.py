@@ -14,8 +14,8 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from label_config.interface import Interface
-from tator_ml.engine.client import EngineClient
 from tator_ml.engine.head import write_whole
+from tator_ml.engine.routing import open_engines
 from tator_ml.images.fetch import ImageFetcher
 from tator_ml.learning.stores import head_registry, image_store, project_choices
 from tator_ml.typed_words import all_or
@@ -64,7 +64,7 @@ def prelabel(
     begun = time.monotonic()
     studio, about, interface = project_of(settings, request.project)
     store = image_store(settings)
-    engine = engine or EngineClient(settings, store, head_registry(settings).files)
+    engine = engine or open_engines(settings, store, head_registry(settings).files)
     request = request.model_copy(update={"prompt": all_or(request.prompt, interface.labels)})
     how = _how(request, settings, job, engine, interface)
     own = None if fetcher else ImageFetcher(settings, store)
@@ -132,7 +132,7 @@ def _how(request: Prelabel, settings: Settings, job: Job, engine: Engine, interf
             "version": version,
         }
         write_whole(path, json.dumps(plan).encode())
-    return How(request, manners, plan["version"])
+    return How(request, manners, plan["version"], choices.comparison)
 
 
 def _counted(lines: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

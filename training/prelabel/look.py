@@ -11,6 +11,7 @@ from tator_ml.concepts import FindsConcepts
 from tator_ml.engine.concepts import ConceptAsk, ConceptsFound
 from tator_ml.engine.detections import DetectAsk, Detected
 from tator_ml.images.decode import ImageError
+from tator_ml.quality.comparison import Comparison
 from tator_ml.worded import Manner, Worded
 from tator_ml.words import AnswersWords
 from tator_sdk.annotations import addresses_of
@@ -58,11 +59,13 @@ class How:
         request: which, and with which words.
         manners: one for each image tag that can hold an answer.
         version: of the model, as predictions carry it.
+        comparison: whose drawn tasks are left out; None for none.
     """
 
     request: Prelabel
     manners: tuple[Manner, ...]
     version: str
+    comparison: Comparison | None = None
 
 
 class Looking:
@@ -95,6 +98,9 @@ class Looking:
             "task": int(task.id), "unreadable": 0, "notes": [], "counts": {}, "unmatched": {}, 
             "tokens": 0, "seconds": 0.0, "cut": 0, "garbled": 0, "more": 0, "offer": None,
         }  # fmt: skip
+        if self._how.comparison is not None and self._how.comparison.draws(int(task.id)):
+            line["notes"].append("Tasks that are drawn for the comparison without assistance are left out.")
+            return line
         addresses = addresses_of(self._how.manners[0].interface, task.data or {})
         regions: list[Region] = []
         counts: Counter[str] = Counter()

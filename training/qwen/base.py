@@ -19,7 +19,7 @@ from tator_ml.vlm.loading import find
 from tator_ml.vlm.model import bound
 from tator_ml.vlm.registry import QwenEntry
 from tator_sdk.errors import TatorError
-from tator_sdk.requests import QwenTraining
+from tator_sdk.qwen_request import QwenTraining
 from tator_sdk.settings import Settings
 from training.qwen.collate import Encoder
 

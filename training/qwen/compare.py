@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tator_ml.vlm.loading import load_vlm
 from tator_ml.vlm.registry import QwenEntry
-from tator_sdk.requests import QwenTraining
+from tator_sdk.qwen_request import QwenTraining
 from tator_sdk.settings import Settings
 from training.gate import Decision
 from training.job import Job

@@ -10,7 +10,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from tator_sdk.images import ImageError
-from tator_sdk.requests import QwenTraining
+from tator_sdk.qwen_request import QwenTraining
 from training.qwen.collate import Encoder, Tensors
 from training.qwen.conversations import Conversation, Drawing, draw
 from training.samples import NothingToLearn, Samples

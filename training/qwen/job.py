@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tator_ml.vlm.registry import ADAPTER, WHOLE, QwenEntry, QwenRegistry, RunMetadata, qwen_registry
-from tator_sdk.requests import QwenTraining
+from tator_sdk.qwen_request import QwenTraining
 from tator_sdk.settings import Settings
 from training.job import Job, run_job
 from training.qwen.base import MOST_ASPECT

@@ -20,7 +20,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerContr
 from tator_ml.engine.memory import is_out_of_memory
 from tator_ml.vlm.prompts import DEFAULT_SYSTEM, DEFAULT_TEMPLATE, PromptStyle
 from tator_ml.vlm.registry import ADAPTER, WHOLE, QwenEntry, qwen_registry
-from tator_sdk.requests import QwenTraining
+from tator_sdk.qwen_request import QwenTraining
 from tator_sdk.settings import Settings
 from training.job import Job
 from training.qwen.base import BaseError, Loaded, checkpoints_gradients, device_of, load_to_train

@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from tator_ml.engine.client import EngineClient
 from tator_ml.engine.masks import SegmentAsk, Segmented
+from tator_ml.engine.routing import open_engines
 from tator_ml.images.store import ImageStore
 from tator_ml.jobs.connection import connect_patiently
 from tator_ml.learning.stores import image_store, project_choices
@@ -92,7 +92,7 @@ def build(
     store = image_store(settings)
     with closing(open_source(request, settings, store)) as source:
         _refuse(request, source, output)
-        engine = engine or EngineClient(settings, store)
+        engine = engine or open_engines(settings, store)
         work = _Work(request, settings, job, source, store, engine, results)
         made = work.shard()
         report: dict[str, Any] = {"build": request.build, "shard": request.shard, "shards": request.shards, **made}

@@ -14,8 +14,8 @@ from typing import Any, Protocol
 
 from label_config.interface import Interface
 from tator_ml.asking import AnswersAsks
-from tator_ml.engine.client import EngineClient
 from tator_ml.engine.head import write_whole
+from tator_ml.engine.routing import open_engines
 from tator_ml.images.fetch import ImageFetcher
 from tator_ml.learning.stores import head_registry, image_store, project_choices
 from tator_ml.standing import class_named
@@ -64,7 +64,7 @@ def tweak(
     begun = time.monotonic()
     studio, about, interface = project_of(settings, request.project)
     store = image_store(settings)
-    engine = engine or EngineClient(settings, store, head_registry(settings).files)
+    engine = engine or open_engines(settings, store, head_registry(settings).files)
     plan = _plan(request, settings, job, engine, interface)
     how = How(request, interface, plan["classes"], plan["segmenter"], plan["head"], plan["version"])
     own = None if fetcher else ImageFetcher(settings, store)

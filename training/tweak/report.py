@@ -113,7 +113,7 @@ class Report:
     def as_json(self) -> dict[str, Any]:
         """As it is stored and shown."""
         names = sorted(self.classes, key=lambda name: (-self.classes[name].boxes, name))
-        shown = ("task", "annotation", "region", "label", "iou", "offered")
+        shown = ("task", "annotation", "region", "label", "iou", "offered", "image", "before", "after")
         return {
             "tasks": self.tasks,
             "annotations": self.annotations,

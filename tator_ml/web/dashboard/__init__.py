@@ -5,6 +5,6 @@ is in ``templates/dashboard``; a part that changes by itself is a template of it
 and for its stream (``live.py``).
 """
 
-from tator_ml.web.dashboard.frame import blueprint
+from tator_ml.web.dashboard.frame import blueprint, problem
 
-__all__ = ["blueprint"]
+__all__ = ["blueprint", "problem"]

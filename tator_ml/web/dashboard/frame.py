@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
 import plotly
-from flask import Blueprint, Response, redirect, render_template, request, send_file, url_for
-from werkzeug.exceptions import HTTPException
+from flask import Blueprint, Response, g, redirect, render_template, request, send_file, url_for
 from werkzeug.wrappers import Response as AnyResponse
 
-from tator_ml.web.access import visitor
-from tator_ml.web.dashboard import now, words
+from tator_ml.web.access import Visitor, on_dashboard
+from tator_ml.web.dashboard import data, jobs, models, now, quality, settings, team, train, words
 from tator_ml.web.dashboard.page import Dashboard
-from tator_sdk.errors import TatorError
 
-log = logging.getLogger(__name__)
-
-PAGES = (now,)
+PAGES = (now, models, train, jobs, data, quality, team, settings)
 PLOTLY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
 # Nothing of another host, no script in the page itself; plots write styles.
 POLICY = (
@@ -34,10 +29,11 @@ def blueprint(dashboard: Dashboard) -> Blueprint:
         module.add(routes, dashboard)
     for name, change in words.FILTERS.items():
         routes.add_app_template_filter(change, name)
+    routes.add_app_template_filter(dashboard.titles.named, "project_title")
 
     @routes.get("/")
     def home() -> AnyResponse:
-        return redirect(url_for(f"dashboard.{PAGES[0].PAGE.name}"))
+        return redirect(url_for(f"dashboard.{PAGES[0].PAGE.name}", project=request.args.get("project")))
 
     @routes.get("/plotly.js")
     def plotly_script() -> Response:
@@ -45,34 +41,28 @@ def blueprint(dashboard: Dashboard) -> Blueprint:
         answer.direct_passthrough = False
         return answer
 
-    @routes.context_processor
+    @routes.app_context_processor
     def _frame() -> dict[str, Any]:
-        who = visitor()
-        menu = [one.PAGE for one in PAGES if who.administrator or not one.PAGE.administrators]
+        who: Visitor | None = g.get("visitor")
+        menu = [one.PAGE for one in PAGES if who and (who.administrator or not one.PAGE.administrators)]
         return {"menu": menu, "here": _here(), "visitor": who, "dashboard": dashboard}
 
-    @routes.after_request
+    @routes.after_app_request
     def _closed(answer: Response) -> Response:
+        if not on_dashboard(request.path):
+            return answer
         answer.headers["Content-Security-Policy"] = POLICY
         answer.headers["X-Content-Type-Options"] = "nosniff"
         answer.headers["Referrer-Policy"] = "same-origin"
         answer.headers.setdefault("Cache-Control", "no-store")
         return answer
 
-    @routes.errorhandler(TatorError)
-    def _sentence(error: TatorError) -> tuple[str, int]:
-        return render_template("dashboard/problem.html", said=str(error)), 400
-
-    @routes.errorhandler(HTTPException)
-    def _refused(error: HTTPException) -> tuple[str, int]:
-        return render_template("dashboard/problem.html", said=error.description or error.name), error.code or 500
-
-    @routes.errorhandler(Exception)
-    def _unexpected(error: Exception) -> tuple[str, int]:
-        log.exception("page %s failed", request.path)
-        return render_template("dashboard/problem.html", said="Tator had an unexpected error; its log says more."), 500
-
     return routes
+
+
+def problem(said: str) -> str:
+    """The page that says what went wrong."""
+    return render_template("dashboard/problem.html", said=said)
 
 
 def _here() -> str:

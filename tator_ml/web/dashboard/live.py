@@ -7,11 +7,14 @@ at the same thing, however many they are.
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 
-from flask import Response, stream_with_context
+from flask import Response, request, stream_with_context
+
+from tator_ml.web.access import still_welcome
 
 EVERY_SECONDS = 1.0
 QUIET_SECONDS = 15.0
@@ -67,7 +70,8 @@ class Live:
                 return busy
             shared = self._topics.setdefault(topic, _Topic())
             shared.listeners += 1
-        answer = Response(stream_with_context(self._tell(topic, shared, look)), mimetype="text/event-stream")
+        telling = self._tell(shared, look, request.environ.get("gunicorn.socket"))
+        answer = Response(stream_with_context(telling), mimetype="text/event-stream")
         answer.headers["Cache-Control"] = "no-store"
         answer.headers["X-Accel-Buffering"] = "no"  # a proxy must not keep it back
         answer.call_on_close(lambda: self._leave(topic))
@@ -77,11 +81,11 @@ class Live:
         """End all streams."""
         self._ended.set()
 
-    def _tell(self, topic: str, shared: _Topic, look: Callable[[], Parts]) -> Iterator[bytes]:
+    def _tell(self, shared: _Topic, look: Callable[[], Parts], listener: socket.socket | None) -> Iterator[bytes]:
         yield RETRY
         told: dict[str, str] = {}
         ends, spoken = time.monotonic() + STREAM_SECONDS, time.monotonic()
-        while time.monotonic() < ends:
+        while time.monotonic() < ends and still_welcome():  # else the browser asks anew, and is told why not
             parts = self._latest(shared, look)
             if not parts:
                 yield b"event: over\ndata: {}\n\n"
@@ -93,7 +97,7 @@ class Live:
             elif time.monotonic() - spoken > QUIET_SECONDS:
                 spoken = time.monotonic()
                 yield b": still here\n\n"
-            if self._ended.wait(EVERY_SECONDS):
+            if self._ended.wait(EVERY_SECONDS) or _gone(listener):
                 return
 
     @staticmethod
@@ -110,3 +114,15 @@ class Live:
             known.listeners -= 1
             if not known.listeners:
                 del self._topics[topic]
+
+
+def _gone(listener: socket.socket | None) -> bool:
+    """Whether the other end has hung up, which a stream with nothing to tell would notice late."""
+    if listener is None:
+        return False
+    try:
+        return listener.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from flask import request
 
 from tator_ml.services import EngineWatch, Services
 from tator_ml.web.access import Visitor, visitor
 from tator_ml.web.dashboard.live import Live
+from tator_ml.web.dashboard.titles import Titles
 from tator_sdk.settings import Settings
 
 
@@ -43,6 +45,11 @@ class Dashboard:
     services: Services
     watch: EngineWatch
     live: Live = field(default_factory=Live)
+
+    @cached_property
+    def titles(self) -> Titles:
+        """What Label Studio's projects are called."""
+        return Titles(self.settings)
 
     def chosen_project(self) -> int | None:
         """The project that the address asks for (``?project=3``), if the visitor may see it; None without one.

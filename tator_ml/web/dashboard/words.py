@@ -37,6 +37,13 @@ def as_duration(seconds: float | None) -> str:
     return f"{minutes} min {whole % 60} s" if minutes else f"{whole} s"
 
 
+def as_latency(seconds: float | None) -> str:
+    """``0.0314`` → ``31 ms``; from ten seconds on as :func:`as_duration`."""
+    if seconds is None or seconds >= 10:
+        return as_duration(seconds)
+    return f"{1000 * seconds:.0f} ms" if seconds < 1 else f"{seconds:.2f} s"
+
+
 def as_moment(epoch: float | None) -> str:
     """Seconds since the epoch → ``2026-11-27 10:06`` (UTC)."""
     if epoch is None:
@@ -72,6 +79,7 @@ def as_figure(value: Any) -> str:
 FILTERS: dict[str, Callable[..., str]] = {
     "bytes": as_bytes,
     "duration": as_duration,
+    "latency": as_latency,
     "moment": as_moment,
     "ago": as_ago,
     "share": as_share,

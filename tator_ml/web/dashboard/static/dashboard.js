@@ -21,6 +21,7 @@
       stream = new EventSource(address);
       stream.addEventListener("message", (event) => { document.body.classList.remove("stale"); fill(JSON.parse(event.data)); });
       stream.addEventListener("over", () => { stream.close(); document.body.dispatchEvent(new CustomEvent("tator:over")); });
+      stream.addEventListener("signed-out", () => { stream.close(); document.body.classList.remove("stale"); document.body.classList.add("signed-out"); });
       stream.addEventListener("error", () => document.body.classList.add("stale"));
     };
     const close = () => { stream?.close(); stream = null; };

@@ -1,0 +1,283 @@
+"""From a request to its jobs: kind, title, unique name, time limit and shards; for commands, pages and webhooks."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from pydantic import ValidationError
+
+from tator_ml import jobs
+from tator_ml.jobs.connection import living_workers, reached
+from tator_ml.jobs.queue import DEFAULT_TIMEOUT_SECONDS
+from tator_sdk.data_requests import DataExport, Registration, Undo
+from tator_sdk.errors import TatorError
+from tator_sdk.qwen_request import QwenTraining
+from tator_sdk.requests import (
+    DataImport,
+    HeadTraining,
+    JobRequest,
+    Prelabel,
+    QualityReading,
+    Relabel,
+    SegmentationBuild,
+    Tweak,
+    WarmUp,
+)
+from tator_sdk.sam3_request import Sam3Training
+from tator_sdk.settings import Settings
+
+HOUR_SECONDS = 3600
+A_NIGHT_SECONDS = 24 * HOUR_SECONDS
+DAYS_SECONDS = 3 * A_NIGHT_SECONDS
+A_WEEK_SECONDS = 7 * A_NIGHT_SECONDS
+MOST_SHARDS = 256
+
+
+class LaunchError(TatorError):
+    """A job cannot be started as it was asked for; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How requests of one model become jobs.
+
+    Attributes:
+        kind: of the jobs.
+        model: of the requests.
+        title: of a job, for people.
+        unique: name under which one job runs and one waits.
+        timeout_seconds: of one attempt.
+        alone: whether a request with other settings is refused as long as a job of the name is open; otherwise it is
+            done once the one that runs has ended.
+        shards: into how many parts a request is cut that leaves it open, given the settings and the living workers.
+    """
+
+    kind: str
+    model: type[JobRequest]
+    title: Callable[[Any], str]
+    unique: Callable[[Any], str]
+    timeout_seconds: int = A_NIGHT_SECONDS
+    alone: bool = False
+    shards: Callable[[Settings, int], int] | None = None
+
+
+def launch(
+    settings: Settings, request: JobRequest, *, shards: int = 0, any_that_waits: bool = False
+) -> list[jobs.JobRecord]:
+    """Start what a request asks for.
+
+    Args:
+        settings: of this installation.
+        request: of one of the models in `MANNERS`.
+        shards: parts to cut it into, whatever the request says; 0: as it says, or where it leaves that open, one for
+            each worker that lives.
+        any_that_waits: a job of the same name that waits with other settings is as good; otherwise it is refused.
+
+    Returns:
+        The jobs, one for each shard. Where one of the name runs, it is returned, and the request's own follows when
+        that has ended; see `is_for`.
+
+    Raises:
+        LaunchError: a job with other settings stands in the way.
+        JobError: Redis does not answer.
+    """
+    manner, request = manner_of(request), at_its_place(request)
+    if manner.alone:
+        _refuse_beside_others(settings, manner, request)
+    return [_start(settings, manner, part, any_that_waits) for part in _parts(settings, manner, request, shards)]
+
+
+def preview(settings: Settings, request: JobRequest) -> jobs.JobRecord:
+    """Have a worker count what a training's request would learn from.
+
+    Raises:
+        LaunchError: it is no request of a training.
+        JobError: Redis does not answer.
+    """
+    manner, request = manner_of(request), at_its_place(request)
+    asked = {"kind": manner.kind, "request": request.model_dump(mode="json")}
+    digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
+    title, project = f"look before: {manner.title(request)}", getattr(request, "project", None)
+    return jobs.start(settings, "preview", asked, project=project, title=title, unique=f"preview:{digest}")
+
+
+def is_for(record: jobs.JobRecord, request: JobRequest) -> bool:
+    """Whether a job does what a request asks for, or a part of it."""
+    whole = {"shard": 0, "shards": 1}
+    given = at_its_place(request).model_dump(mode="json")
+    return bool({**record.request, **whole} == {**given, **whole})
+
+
+def request_of(record: jobs.JobRecord) -> JobRequest:
+    """The request behind a job, whole where the job is one shard of it.
+
+    Raises:
+        LaunchError: its kind takes none, or it was written by another version of Tator.
+    """
+    manner = next((one for one in MANNERS if one.kind == record.kind), None)
+    if manner is None:
+        raise LaunchError(f"A job of the kind {record.kind} cannot be asked for with other settings.")
+    given = dict(record.request)
+    if "shard" in manner.model.model_fields:
+        given["shard"] = 0
+    try:
+        return manner.model.model_validate(given)
+    except ValidationError as error:
+        raise LaunchError(
+            f"{record.id} was asked for by another version of Tator, which had other settings; start it anew."
+        ) from error
+
+
+def manner_of(request: JobRequest) -> Manner:
+    """How a request becomes jobs.
+
+    Raises:
+        LaunchError: it never does.
+    """
+    manner = next((one for one in MANNERS if type(request) is one.model), None)
+    if manner is None:
+        raise LaunchError(f"No job does what a {type(request).__name__} asks for.")
+    return manner
+
+
+def at_its_place(request: JobRequest) -> JobRequest:
+    """The request with paths that mean the same to a worker, which stands in another folder."""
+    changes: dict[str, Any] = {}
+    for name in {"dataset", "base"} & set(type(request).model_fields):
+        given = getattr(request, name)
+        path = Path(given).expanduser() if given else None
+        if path is not None and (path.is_dir() or (name == "dataset" and path.exists())):
+            changes[name] = str(path.absolute())
+    return request.model_copy(update=changes) if changes else request
+
+
+def _parts(settings: Settings, manner: Manner, request: JobRequest, shards: int) -> list[JobRequest]:
+    if manner.shards is None:
+        return [request]
+    if not shards and (shards := cast(Any, request).shards) == 1:
+        with reached(settings) as connection:
+            shards = max(1, min(manner.shards(settings, living_workers(connection)), MOST_SHARDS))
+    return [request.model_copy(update={"shard": shard, "shards": shards}) for shard in range(shards)]
+
+
+def _start(settings: Settings, manner: Manner, request: JobRequest, any_that_waits: bool) -> jobs.JobRecord:
+    wanted = request.model_dump(mode="json")
+    record = jobs.start(
+        settings, manner.kind, wanted, project=getattr(request, "project", None), title=manner.title(request),
+        unique=manner.unique(request), timeout_seconds=manner.timeout_seconds,
+    )  # fmt: skip
+    waits = record.status == "queued" and not record.attempt
+    if waits and record.request != wanted and not any_that_waits:
+        raise LaunchError(
+            f"{record.id} with other settings waits already; `tator jobs cancel {record.id}` removes it, then start "
+            "yours again."
+        )
+    return record
+
+
+def _refuse_beside_others(settings: Settings, manner: Manner, request: JobRequest) -> None:
+    wanted, unique = request.model_dump(mode="json"), manner.unique(request)
+    with reached(settings) as connection:
+        for one in jobs.JobRecords(connection).list(getattr(request, "project", None)):
+            if one.kind != manner.kind or one.over or one.request == wanted:
+                continue
+            if _name_of(manner, one) == unique:
+                raise LaunchError(
+                    f"{one.id} with other settings is not over; `tator jobs cancel {one.id}` ends it, then start yours "
+                    "again."
+                )
+
+
+def _name_of(manner: Manner, record: jobs.JobRecord) -> str | None:
+    try:
+        return manner.unique(manner.model.model_validate(record.request))
+    except ValidationError:
+        return None
+
+
+def _source(request: Any) -> str:
+    """What examples come from, for people."""
+    if request.project is not None:
+        return f"of project {request.project}"
+    return f"on {Path(str(getattr(request, 'dataset', None) or request.images_path)).name}"
+
+
+def _of_project(kind: str) -> Callable[[Any], str]:
+    return lambda request: f"{kind}:{request.project}"
+
+
+def _dry(request: Any) -> str:
+    return ", dry run" if request.dry_run else ""
+
+
+def _part(request: Any) -> str:
+    return f", part {request.shard + 1} of {request.shards}" if request.shards > 1 else ""
+
+
+def _of_output(request: DataExport) -> str:
+    return f"export:{request.project}:{request.output}"
+
+
+def _builders(settings: Settings, living: int) -> int:
+    return min(living, settings.seg_builder_max_workers or living)
+
+
+def _polygons_of(request: SegmentationBuild) -> str:
+    source = f"project {request.project}" if request.project is not None else str(request.path)
+    return f"polygons of {source}{_part(request)}"
+
+
+MANNERS: tuple[Manner, ...] = (
+    Manner(
+        "clip", HeadTraining,
+        lambda request: f"class head {_source(request)}",
+        lambda request: f"clip:{request.project or request.images_path}",
+        DEFAULT_TIMEOUT_SECONDS,
+    ),
+    Manner(
+        "qwen", QwenTraining,
+        lambda request: f"tune the Qwen {_source(request)}",
+        lambda request: f"qwen:{request.project or request.dataset}",
+        A_WEEK_SECONDS, alone=True,
+    ),
+    Manner(
+        "sam3", Sam3Training,
+        lambda request: f"tune the SAM 3 {_source(request)}",
+        lambda request: f"sam3:{request.project or request.dataset}",
+        A_WEEK_SECONDS, alone=True,
+    ),
+    Manner("relabel", Relabel, lambda one: f"classes of project {one.project}{_dry(one)}", _of_project("relabel")),
+    Manner("quality", QualityReading, lambda one: f"quality of project {one.project}", _of_project("quality")),
+    Manner("tweak", Tweak, lambda one: f"boxes of project {one.project}{_dry(one)}", _of_project("tweak")),
+    Manner(
+        "prelabel", Prelabel,
+        lambda one: f"'{one.prompt[:40] or 'all classes'}' in project {one.project}{_dry(one)}",
+        _of_project("prelabel"),
+    ),
+    Manner(
+        "warm", WarmUp,
+        lambda one: f"pictures of project {one.project}{_part(one)}",
+        lambda one: f"warm:{one.project}:{one.shard}/{one.shards}",
+        shards=lambda _, living: living,
+    ),
+    Manner(
+        "polygons", SegmentationBuild,
+        _polygons_of,
+        lambda one: f"{one.build}:{one.shard}/{one.shards}",
+        DAYS_SECONDS, shards=_builders,
+    ),
+    Manner(
+        "import", DataImport,
+        lambda one: f"{one.path.name} into project {one.project}",
+        lambda one: f"import:{one.project}:{one.path}",
+    ),
+    Manner("export", DataExport, lambda one: f"{one.form} of project {one.project}{_dry(one)}", _of_output),
+    Manner("register", Registration, lambda one: f"register {one.path.name}", lambda one: f"register:{one.path}"),
+    Manner("undo", Undo, lambda one: f"take back {one.of}{_dry(one)}", lambda one: f"undo:{one.of}"),
+)  # fmt: skip
+"""All kinds of jobs that requests ask for."""
