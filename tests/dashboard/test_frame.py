@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 from typing import Any
 
@@ -68,6 +69,17 @@ def test_what_many_look_at_is_made_once(site: Site, monkeypatch: pytest.MonkeyPa
         for one in streams:
             one.close()
     assert live.streams == 0
+
+
+def test_what_many_look_at_has_nobody_s_token(site: Site) -> None:
+    job = site.job("clip")
+    page = site.page(f"/tator/jobs/{job.id}")
+    own = re.findall(r'name="csrf_token" value="([^"]*)"', page)
+    assert own and all(own) and own[0] == re.findall(r'name="csrf-token" content="([^"]+)"', page)[0]
+    parts = iter(site.client.get(f"/tator/jobs/{job.id}/live", buffered=False).response)
+    assert next(parts).startswith(b"retry")  # type: ignore[arg-type, union-attr]
+    told = next(parts).decode()  # type: ignore[union-attr]
+    assert 'name=\\"csrf_token\\" value=\\"\\"' in told and own[0] not in told
 
 
 def test_too_many_streams_are_refused(site: Site) -> None:

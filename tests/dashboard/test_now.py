@@ -10,7 +10,7 @@ import pytest
 from flask import g
 from PIL import Image
 
-from tator_ml.engine.messages import Flight, WarmStatus
+from tator_ml.engine.messages import EngineStatus, Flight, WarmStatus
 from tator_ml.last_hour import MOST_IN_MINUTE, LastHour
 from tator_ml.learning.stores import image_store
 from tator_ml.web.access import Visitor
@@ -136,3 +136,15 @@ def test_the_last_hour_is_exact_bounded_and_forgets() -> None:
     many = hour.by_kind()["click", "points"]
     assert many.count == 10 * MOST_IN_MINUTE and abs(many.p50 - 0.5) < 0.05
     assert list(hour.by_minute("click")) == [60, 61] and not hour.by_minute("batch")
+
+
+def test_several_engines_are_shown_each(site: Site) -> None:
+    assert '<h3 class="apart">Engines' not in site.page("/tator/now")
+    engines = (
+        EngineStatus("/run/a.sock", True, "cuda:0", waiting=3, warm_bytes=5_000_000, clicks=41),
+        EngineStatus("gpu-2:9091", False, error="Nobody answers there."),
+    )
+    site.engine.now = replace(site.engine.now, engines=engines)
+    site.client.application.extensions["tator_watch"].look()
+    page = site.page("/tator/now")
+    assert all(said in page for said in ("/run/a.sock", "cuda:0", "5.0 MB", "gpu-2:9091", "Nobody answers there."))

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 
-from flask import Response, request, stream_with_context
+from flask import Response, g, request, stream_with_context
 
 from tator_ml.web.access import still_welcome
 
@@ -83,6 +83,7 @@ class Live:
 
     def _tell(self, shared: _Topic, look: Callable[[], Parts], listener: socket.socket | None) -> Iterator[bytes]:
         yield RETRY
+        g.for_many = True  # what is made here goes to others too: forms leave out the visitor's token
         told: dict[str, str] = {}
         ends, spoken = time.monotonic() + STREAM_SECONDS, time.monotonic()
         while time.monotonic() < ends and still_welcome():  # else the browser asks anew, and is told why not

@@ -11,6 +11,8 @@
         if (!place || (place.contains(document.activeElement) && document.activeElement.matches("input, select, textarea"))) continue;
         const focused = place.contains(document.activeElement) ? document.activeElement.id : "";
         place.innerHTML = html;
+        // what is made for all who look has no token of anybody in it
+        for (const token of place.querySelectorAll("input[name=csrf_token]")) token.value = document.querySelector("meta[name=csrf-token]").content;
         if (focused) document.getElementById(focused)?.focus();
         place.dispatchEvent(new CustomEvent("tator:filled", { bubbles: true }));
       }
