@@ -8,7 +8,7 @@ STUDIO_READY := $(STUDIO)/tator-complete
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast lint format env-example image-check starter bench clean
+.PHONY: help install demo test test-fast lint format fuzz env-example image-check starter bench clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -45,14 +45,18 @@ endif
 test-fast: $(READY) ## what needs neither Label Studio nor a browser
 	$(BIN)/python -m pytest -m "not studio and not browser" $(ARGS)
 
-lint: $(READY) ## ruff and mypy
+lint: $(READY) ## ruff, bandit and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/bandit -q -ll -c pyproject.toml -r label_config tator_sdk tator_ml training demo
 	$(BIN)/mypy
 
 format: $(READY) ## let ruff put the code in order
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+fuzz: $(READY) ## readers of outside input under coverage-guided fuzzing; INPUTS=100000 for each
+	$(BIN)/python -m tests.fuzz --inputs $(or $(INPUTS),100000)
 
 env-example: $(READY) ## write .env.example from the settings
 	$(BIN)/python -m tator_sdk settings --env > .env.example.part && mv .env.example.part .env.example
