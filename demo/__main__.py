@@ -116,6 +116,7 @@ def explain(console: Console, stack: DemoStack) -> None:
   Address   {stack.studio.url}/projects/{stack.project}/data
   Login     {account.username}
   Password  {account.password}
+  Dashboard {stack.settings.backend_url}/tator/
 
 Three things to try, with Auto-Annotation switched on in the bar below the picture:
   1. Press a label's number, click an object: it becomes a box with its class.

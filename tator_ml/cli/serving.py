@@ -46,6 +46,7 @@ def up(port: Port = None, host: Host = None, home: Home = None) -> None:
         try:
             settings = start_parts(settings, parts)
             console.print(f"[bold green]Tator is up[/] at {settings.backend_url} (Ctrl-C stops it)")
+            console.print(f"  its dashboard: {settings.backend_url}/tator/")
             parts.watch()
         except KeyboardInterrupt:
             console.print("stopping…")
