@@ -63,7 +63,7 @@ image-check: $(READY) ## lint Dockerfile and compose files, and do the Dockerfil
 	$(BIN)/python -m deploy.image build/image
 	TATOR_IMAGE_VENV=$(CURDIR)/build/image/tator $(BIN)/python -m pytest -q tests/deploy/test_compose.py
 
-remote-check: $(READY) $(STUDIO_READY) ## Label Studio and Tator on two hosts (network namespaces: needs root), by SSH and by TLS; five minutes
+remote-check: $(READY) $(STUDIO_READY) ## Label Studio and Tator on two hosts (network namespaces: needs root), by SSH and by TLS; three minutes
 	REMOTE_CHECK=1 $(BIN)/python -m pytest -s -rs tests/deploy/test_remote.py
 
 starter: $(READY) ## train the starter weights anew (two hours on two cores; resumable)

@@ -7,13 +7,15 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from tator_ml.processes import stop_group
 
 WIRE = "wire"
+NAMES = Path("/etc/netns")
+"""Where ``ip netns exec`` looks for a host's own files of ``/etc``."""
 NEW_NETWORK = 0x40000000  # CLONE_NEWNET; os.setns comes with Python 3.12
 NETWORK = Path("/proc/thread-self/ns/net")
 
@@ -102,10 +104,11 @@ def linked(names: Mapping[str, str]) -> Iterator[tuple[Host, ...]]:
     known = "127.0.0.1 localhost\n" + "".join(f"{address} {name}\n" for name, address in names.items())
     hosts = tuple(Host(f"tator-{os.getpid()}-{name}", address) for name, address in names.items())
     with ExitStack() as stack:
+        stack.callback(_remove_if_empty, NAMES)
         for host in hosts:
             _ip("netns", "add", host.namespace)
             stack.callback(_ip, "netns", "delete", host.namespace)  # the wire ends with it
-            files = Path("/etc/netns", host.namespace)  # where `ip netns exec` looks for a host's own /etc
+            files = NAMES / host.namespace
             files.mkdir(parents=True)
             stack.callback(shutil.rmtree, files)
             (files / "hosts").write_text(known)
@@ -116,6 +119,11 @@ def linked(names: Mapping[str, str]) -> Iterator[tuple[Host, ...]]:
             for device in ("lo", WIRE):
                 _ip("-n", host.namespace, "link", "set", device, "up")
         yield hosts
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def _ip(*words: str) -> None:
