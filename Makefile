@@ -8,7 +8,11 @@ STUDIO_READY := $(STUDIO)/tator-complete
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --no-input
 
 .DEFAULT_GOAL := help
+<<<<<<< HEAD
 .PHONY: help install demo test test-fast lint format fuzz env-example image-check starter bench clean
+=======
+.PHONY: help install demo test test-fast lint format env-example image-check remote-check starter bench clean
+>>>>>>> dash-running
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -66,6 +70,9 @@ image-check: $(READY) ## lint Dockerfile and compose files, and do the Dockerfil
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml docker-compose.gpu.yml
 	$(BIN)/python -m deploy.image build/image
 	TATOR_IMAGE_VENV=$(CURDIR)/build/image/tator $(BIN)/python -m pytest -q tests/deploy/test_compose.py
+
+remote-check: $(READY) $(STUDIO_READY) ## Label Studio and Tator on two hosts (network namespaces: needs root), by SSH and by TLS; three minutes
+	REMOTE_CHECK=1 $(BIN)/python -m pytest -s -rs tests/deploy/test_remote.py
 
 starter: $(READY) ## train the starter weights anew (two hours on two cores; resumable)
 	$(BIN)/python -m training.starter.segmenter --output tator_ml/weights/starter_segmenter.safetensors

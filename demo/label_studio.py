@@ -22,7 +22,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Self
@@ -70,6 +70,7 @@ class StudioSettings:
         token: Its legacy API token, 6 to 40 characters.
         environment: Virtual environment that Label Studio is installed in.
         variables: Further environment variables for the server; they win over ours.
+        wrapper: Words before its command line, such as ``ip netns exec NAME``; a program that becomes what it starts.
     """
 
     home: Path
@@ -80,6 +81,7 @@ class StudioSettings:
     token: str | None = None
     environment: Path = ENVIRONMENT
     variables: Mapping[str, str] = field(default_factory=dict)
+    wrapper: Sequence[str] = ()
 
 
 class LabelStudio:
@@ -224,7 +226,7 @@ class LabelStudio:
 
     def _command(self, program: Path, port: int) -> list[str]:
         place = ["--data-dir", str(self.home / "data"), "--internal-host", LOOPBACK, "--port", str(port)]
-        return [str(program), "start", "--no-browser", *place]
+        return [*self.settings.wrapper, str(program), "start", "--no-browser", *place]
 
     def _variables(self) -> dict[str, str]:
         root = self.settings.document_root

@@ -8,19 +8,40 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import httpx
 
-from demo.stack import DemoStack
 from label_config.build import build
 from tator_ml.processes import Report
 from tator_sdk.auth import LabelStudioAuth
 from tator_sdk.connect import Connection
 from tator_sdk.geometry import Xyxy
+from tator_sdk.settings import Settings
 from tator_sdk.studio import open_studio, sentences
 from training.starter.scenes import SceneSettings, draw_scene
+
+
+class Site(Protocol):
+    """What a project is made on, such as a :class:`demo.stack.DemoStack`."""
+
+    @property
+    def folder(self) -> Path:
+        """A folder of pictures; others are made beside it, where Label Studio may serve them."""
+
+    @property
+    def settings(self) -> Settings:
+        """With the address of Label Studio and its token."""
+
+
+Connect = Callable[[Settings, int], object]
+"""Connects a project, by its number, to Tator."""
+
+
+def connect_here(settings: Settings, project: int) -> None:
+    """Connect a project to the backend of this machine."""
+    Connection(settings, project, settings.backend_url).run()
 
 
 @dataclass(frozen=True)
@@ -96,7 +117,7 @@ def region(label: str, xyxy: Xyxy, size_wh: tuple[int, int], control: str = "box
 
 @contextmanager
 def labelled_project(
-    stack: DemoStack,
+    stack: Site,
     title: str,
     seeds: range,
     name_of: Callable[[str], str],
@@ -104,6 +125,7 @@ def labelled_project(
     scenes: SceneSettings | None = None,
     annotated: bool = False,
     report: Report = lambda said: None,
+    connect: Connect = connect_here,
 ) -> Iterator[LabelledProject]:
     """Make the project, connect it, and delete it in the end.
 
@@ -116,6 +138,7 @@ def labelled_project(
         scenes: how they are drawn.
         annotated: import the true boxes as annotations as well (imports fire no annotation webhooks).
         report: is told what happens.
+        connect: connects it.
     """
     folder = stack.folder.parent / title.lower().replace(" ", "-")
     truth = draw_pictures(folder, seeds, scenes or SceneSettings(), name_of)
@@ -135,7 +158,7 @@ def labelled_project(
                 for number, name in zip(answer.task_ids, part, strict=True):
                     tasks.append(LabelledTask(int(number), truth[name][0], truth[name][1]))
                 report(f"{len(tasks)} tasks imported")
-            Connection(settings, project.id, settings.backend_url).run()
+            connect(settings, project.id)
             rows = studio.ml.list(project=project.id)
             token = settings.label_studio_api_key
             auth = LabelStudioAuth(settings.label_studio_url, token.get_secret_value() if token else "")

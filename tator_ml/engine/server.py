@@ -49,7 +49,9 @@ class EngineServer:
         while True:
             try:
                 connection = self._listener.accept()
-            except (AuthenticationError, EOFError, ConnectionError) as error:
+            except EOFError:  # whoever looks whether the port is open, as our own client does, hangs up at once
+                continue
+            except (AuthenticationError, ConnectionError) as error:
                 log.warning("refused a connection: %s", error)
                 continue
             except OSError:  # the listener was closed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import sys
 from importlib.metadata import entry_points
@@ -31,6 +32,7 @@ def _start() -> None:
     """
 
 
+@functools.cache
 def load_commands() -> typer.Typer:
     """Import the modules that registered verbs; each has ``register(app)``.
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import threading
 import time
+from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from rich.console import Console
-from typer.testing import CliRunner
+from typer.main import get_command
 
 from tator_ml.cli.jobs import follow
 from tator_ml.jobs import JobError, cancel, lifecycle
@@ -18,8 +21,13 @@ from tests.jobs import work
 from tests.jobs.conftest import Jobs
 
 
+@functools.cache
+def verbs() -> Any:
+    return get_command(load_commands())  # once: it takes a second
+
+
 def tator(*words: str) -> str:
-    done = CliRunner().invoke(load_commands(), ["jobs", *words], env={"COLUMNS": "120"})
+    done = CliRunner().invoke(verbs(), ["jobs", *words], env={"COLUMNS": "120"})
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception
     assert done.exit_code == 0, done.output

@@ -108,7 +108,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[.
 
         def start(_: Settings, kind: str, request: dict[str, Any], **how: Any) -> Any:
             one.started.append({"kind": kind, "request": request, **how})
-            return SimpleNamespace(id=f"job-{next(numbers)}")
+            return SimpleNamespace(id=f"job-{next(numbers)}", status="queued", attempt=0, request=request)
 
         monkeypatch.setattr(jobs, "start", start)
         made.append(one)

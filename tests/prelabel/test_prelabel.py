@@ -273,7 +273,7 @@ def test_the_verb_shows_what_was_found_and_how_to_take_it_back(
     model: Model,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("training.prelabel.job.EngineClient", lambda *_: toy.engine)
+    monkeypatch.setattr("training.prelabel.job.open_engines", lambda *_: toy.engine)
     monkeypatch.setattr(prelabel_cli, "read_settings", lambda home: settings)
     model.found = lambda count: [BALL, Detection("kiosk", CUP.xyxy)]
 
