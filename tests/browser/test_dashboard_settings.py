@@ -11,6 +11,8 @@ from demo.stack import DemoStack
 
 from .dashboard import check_accessible, check_fits_a_phone, opened, picture
 
+PICTURES = os.environ.get("TATOR_PICTURES") == "1"
+
 pytestmark = [pytest.mark.browser, pytest.mark.studio, pytest.mark.timeout(400)]
 
 
@@ -22,5 +24,5 @@ def test_every_setting_is_there_and_no_secret(page: Any, stack: DemoStack) -> No
         assert "TATOR_WARM_BYTES" in tab.content() and token.get_secret_value() not in tab.content()
         check_accessible(tab)
         check_fits_a_phone(tab)
-        if os.environ.get("TATOR_PICTURES") == "1":
+        if PICTURES:
             picture(tab, "dashboard-settings")
