@@ -100,6 +100,7 @@ def build(folder: Path, say: Callable[[str], None], stage: str = "build") -> Pat
     Raises:
         TatorError: a step failed.
     """
+    folder = folder.resolve()  # the steps run elsewhere: by a relative PATH they would find another environment's pip
     shutil.rmtree(folder, ignore_errors=True)
     environment, source = folder / "tator", folder / "source"
     source.mkdir(parents=True)
@@ -138,7 +139,7 @@ def _copy(value: str, source: Path) -> None:
 
 def main() -> int:
     """Build, and let the result say what it has."""
-    folder = Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "build" / "image")
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "build" / "image").resolve()
     begun = time.monotonic()
     environment = build(folder, lambda said: print(said, flush=True))
     print(f"{time.monotonic() - begun:6.1f} s  in all", flush=True)
