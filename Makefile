@@ -8,11 +8,7 @@ STUDIO_READY := $(STUDIO)/tator-complete
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --no-input
 
 .DEFAULT_GOAL := help
-<<<<<<< HEAD
-.PHONY: help install demo test test-fast lint format fuzz env-example image-check starter bench clean
-=======
-.PHONY: help install demo test test-fast lint format env-example image-check remote-check starter bench clean
->>>>>>> dash-running
+.PHONY: help install demo test test-fast lint format fuzz env-example image-check remote-check starter bench clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
