@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import sqlite3
 import threading
@@ -13,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tator_ml.sqlite_file import open_shared
 from tator_sdk.annotations import labels_of
 from tator_sdk.regions import Region
 
@@ -68,18 +68,8 @@ class Suggestions:
     """A small SQLite file; one row for each suggested region."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
-        self._database = sqlite3.connect(path, check_same_thread=False, timeout=30)
-        with path.with_suffix(".lock").open("w") as alone:  # SQLite waits for no other process in this pragma
-            fcntl.flock(alone, fcntl.LOCK_EX)
-            self._database.execute("PRAGMA journal_mode=WAL")
-            self._database.execute("PRAGMA synchronous=NORMAL")
-            self._database.executescript(SCHEMA)
-            there = {row[1] for row in self._database.execute("PRAGMA table_info(suggestions)")}
-            for name, kind in ADDED.items():
-                if name not in there:
-                    self._database.execute(f"ALTER TABLE suggestions ADD COLUMN {name} {kind}")
+        self._database = open_shared(path, SCHEMA, _add_columns)
 
     def record(
         self,
@@ -217,3 +207,11 @@ def _packed(item: Mapping[str, Any]) -> bytes:
 
 def _unpacked(packed: bytes) -> dict[str, Any]:
     return dict(json.loads(zlib.decompress(packed)))
+
+
+def _add_columns(database: sqlite3.Connection) -> None:
+    """What files of the first version lack."""
+    there = {row[1] for row in database.execute("PRAGMA table_info(suggestions)")}
+    for name, kind in ADDED.items():
+        if name not in there:
+            database.execute(f"ALTER TABLE suggestions ADD COLUMN {name} {kind}")

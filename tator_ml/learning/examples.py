@@ -6,7 +6,6 @@ puts right what was missed while the backend was away.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import sqlite3
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from label_config.interface import Interface
+from tator_ml.sqlite_file import open_shared
 from tator_sdk.annotations import LabelledBox
 from tator_sdk.geometry import Xyxy
 
@@ -70,14 +70,8 @@ class Examples:
     """A small SQLite file that web and workers share."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
-        self._database = sqlite3.connect(path, check_same_thread=False, timeout=30)
-        with path.with_suffix(".lock").open("w") as alone:  # SQLite waits for no other process in this pragma
-            fcntl.flock(alone, fcntl.LOCK_EX)
-            self._database.execute("PRAGMA journal_mode=WAL")
-            self._database.execute("PRAGMA synchronous=NORMAL")
-            self._database.executescript(SCHEMA)
+        self._database = open_shared(path, SCHEMA)
 
     def put(
         self,

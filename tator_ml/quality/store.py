@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import fcntl
 import json
 import re
 import sqlite3
@@ -18,6 +17,7 @@ from typing import Any
 from tator_ml.quality.comparison import Comparison
 from tator_ml.quality.outcomes import Outcome, Submitted, judge, things_of
 from tator_ml.quality.schema import SCHEMA
+from tator_ml.sqlite_file import open_shared
 from tator_ml.suggestions import Suggested
 from tator_sdk.annotations import labels_of
 from tator_sdk.settings import Settings
@@ -34,14 +34,8 @@ class QualityStore:
     """A SQLite file that web and workers share; annotations come, change and go, and outcomes follow."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = threading.RLock()
-        self._database = sqlite3.connect(path, check_same_thread=False, timeout=30)
-        with path.with_suffix(".lock").open("w") as alone:  # SQLite waits for no other process in this pragma
-            fcntl.flock(alone, fcntl.LOCK_EX)
-            self._database.execute("PRAGMA journal_mode=WAL")
-            self._database.execute("PRAGMA synchronous=NORMAL")
-            self._database.executescript(SCHEMA)
+        self._database = open_shared(path, SCHEMA)
 
     def put(self, project: int, task: int, annotation: Submitted, addresses: Mapping[tuple[str, int], str]) -> None:
         """Take an annotation as it is now, in place of what was known of it; :meth:`judge` is to follow.
