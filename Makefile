@@ -8,7 +8,7 @@ STUDIO_READY := $(STUDIO)/tator-complete
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast lint format fuzz env-example image-check remote-check starter bench clean
+.PHONY: help install demo test test-fast faults attack newcomer lint format fuzz env-example image-check remote-check starter bench clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,12 +38,21 @@ test: $(READY) $(STUDIO_READY) ## the whole suite: units, wire, adapters, real L
 ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
 else
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not alone"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not alone and not faults and not attack and not newcomer"
 	$(BIN)/python -m pytest -m alone
 endif
 
 test-fast: $(READY) ## what needs neither Label Studio nor a browser
 	$(BIN)/python -m pytest -m "not studio and not browser" $(ARGS)
+
+faults: $(READY) $(STUDIO_READY) ## everything that may fail, row by row of docs/reliability.md
+	$(BIN)/python -m pytest -m faults $(ARGS)
+
+attack: $(READY) $(STUDIO_READY) ## what an enemy would try, line by line of docs/security.md
+	$(BIN)/python -m pytest tests/attack tests/fuzz $(ARGS)
+
+newcomer: $(READY) $(STUDIO_READY) ## every command of the documentation, to the letter
+	$(BIN)/python -m pytest -m newcomer $(ARGS)
 
 lint: $(READY) ## ruff, bandit and mypy
 	$(BIN)/ruff check .
