@@ -1,9 +1,9 @@
 """Load: an hour's clicks of 32 annotators through a real Label Studio, while trainings run on the same machine.
 
 Each person has tasks of their own and does what the editor does: opens a task, fetches the picture, points at every
-object with pauses, saves a draft and submits. The number of clicks is an hour's; pauses are ``SPEED`` times shorter than
-people's, so that it is over sooner. A worker trains one class head after the other all the time, and the project's own
-head is trained from what is submitted, as anywhere.
+object with pauses, saves a draft and submits. The number of clicks is an hour's; pauses are ``SPEED`` times shorter
+than people's, so that it is over sooner. A worker trains one class head after the other all the time, and the
+project's own head is trained from what is submitted, as anywhere.
 """
 
 from __future__ import annotations
