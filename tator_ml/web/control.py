@@ -11,7 +11,7 @@ from werkzeug.exceptions import BadRequest, NotFound
 
 from tator_ml import jobs as job_queue
 from tator_ml.engine.messages import EngineError, Status
-from tator_ml.engine.segmenters import SEGMENTERS
+from tator_ml.engine.segmenters import names
 from tator_ml.jobs import JobError, JobRecord, JobRecords, ping_worker
 from tator_ml.jobs.connection import reached
 from tator_ml.learning.stores import head_registry
@@ -62,7 +62,7 @@ def blueprint(settings: Settings, services: Services) -> Blueprint:
     @describe(models.Segmenters)
     def segmenters() -> Response:
         """The segmenters that a project can choose from."""
-        return jsonify(names=list(SEGMENTERS), default=settings.segmenter)
+        return jsonify(names=list(names()), default=settings.segmenter)
 
     @routes.get("/projects/<int:project>")
     @describe(models.Choices, project=PROJECT)
