@@ -8,11 +8,12 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from pydantic import SecretStr
 
 from demo.label_studio import LabelStudio
 from label_config.build import build
@@ -25,7 +26,7 @@ from tator_sdk.settings import Settings
 from tator_sdk.studio import open_studio
 from tests.docs import material
 from tests.docs.commands import ROOT, Command, words
-from tests.docs.table import How, Rule, replaced
+from tests.docs.table import How, Rule, replaced, rule_of
 
 PATIENCE = 420.0
 IN_THE_CHECKOUT = {"README.md", "CONTRIBUTING.md", "compose.md", "starter-weights.md", "first-hour.md"}
@@ -84,7 +85,8 @@ class Reader:
     @property
     def settings(self) -> Settings:
         """Theirs, as this process needs them."""
-        return Settings(home=self.data, label_studio_url=self.studio.url, label_studio_api_key=self.env["LABEL_STUDIO_API_KEY"])  # type: ignore[arg-type]  # fmt: skip
+        token = SecretStr(self.env["LABEL_STUDIO_API_KEY"])
+        return Settings(home=self.data, label_studio_url=self.studio.url, label_studio_api_key=token)
 
     @property
     def data(self) -> Path:
@@ -194,8 +196,8 @@ class Reader:
         log = self.place / "started.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
-                ["bash", "-c", f"exec env {line}"], cwd=self.folder_of(command.page), env={**env, "PYTHONUNBUFFERED": "1"},
-                stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+                ["bash", "-c", f"exec env {line}"], cwd=self.folder_of(command.page),
+                env={**env, "PYTHONUNBUFFERED": "1"}, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
         deadline = time.monotonic() + PATIENCE
         while rule.ready not in log.read_text(errors="replace"):
@@ -229,7 +231,8 @@ class Reader:
         if self._up is None or self._up_with or self._up.poll() is not None:
             self.stop()
             self._up_with = {}
-            self._up = self._started("tator up", Command("README.md", 0, "tator up", False), Rule("", How.UP, ready="Tator is up"), self.env)  # fmt: skip
+            command = Command("README.md", 0, "tator up", inline=False)
+            self._up = self._started("tator up", command, rule_of(command), self.env)
 
     def live_in(self) -> None:
         """Have the project connected and a head of its own trained, as after the first hour."""
@@ -282,8 +285,3 @@ class Reader:
         while any(not one.over for one in self.records()):
             assert time.monotonic() < deadline, [one.title for one in self.records() if not one.over]
             time.sleep(0.3)
-
-
-def python() -> str:
-    """The interpreter of these tests."""
-    return sys.executable

@@ -1,7 +1,7 @@
 """What is done with each command of the documentation, and what a reader puts in for names that are examples.
 
-A command that is neither a verb of ``tator`` nor in ``RULES`` is an error: a new line has to be run, or listed here with
-the reason why not.
+A command that is neither a verb of ``tator`` nor in ``RULES`` is an error: a new line has to be run, or
+listed here with the reason why not.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ RULES = (
     Rule(r"make demo.*", How.UP, ready="The demo is ready"),
     Rule(r"make (help|env-example)", How.RUN),
     Rule(r"make test ARGS=.*", How.RUN),
+    Rule(r"make newcomer", How.MAKE, "this is it"),
     Rule(r"make (test|test-fast|lint format|image-check|remote-check|starter)", How.MAKE, "minutes to hours"),
     Rule(r"make bench NAME=\w+", How.MAKE, "minutes to hours"),
     Rule(r"python -m training\.starter\.\w+( --output \S+)?", How.VERB, "hours; `make starter` is these"),

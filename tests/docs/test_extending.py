@@ -91,7 +91,7 @@ def test_it_finds_shapes_of_one_colour_in_generated_scenes(package: Path) -> Non
 def test_a_project_may_choose_it_and_the_encoder_teaches_a_head(
     package: Path,
     tmp_path: Path,
-    tator: Tator,
+    tator: Tator,  # noqa: F811
     yolo: Path,  # noqa: F811
 ) -> None:
     chosen = Projects(tmp_path / "projects").choose(3, segmenter="colour")
