@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 
 from demo.labelled import Truth, draw_pictures, region
+from tests.docs.commands import ROOT, blocks
 from training.starter.scenes import SHAPES, SceneSettings
 
 CLASSES = ("Car", "Bus", "Person")
@@ -96,6 +97,17 @@ def tasks(folder: Path, annotated: int, others: int) -> list[dict[str, Any]]:
             task["annotations"] = [{"result": [region(one.label, one.xyxy, size_wh) for one in boxes]}]
         made.append(task)
     return made
+
+
+def package_of_the_page(folder: Path) -> None:
+    """The files of docs/extending.md, written as the page has them."""
+    shown = blocks(ROOT / "docs" / "extending.md")
+    code = {kind: iter([block.text for block in shown if block.language == kind]) for kind in ("python", "toml")}
+    for name in shown[0].text.split():
+        path = folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(next(code["toml" if path.suffix == ".toml" else "python"]))
+    assert not any(True for left in code.values() for _ in left), "the page has code that no file of it takes"
 
 
 def tiny_models(folder: Path) -> dict[str, str]:

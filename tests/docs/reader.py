@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -121,6 +122,8 @@ class Reader:
                 (folder / "data" / name).symlink_to(self._labelled() / name)
             (folder / "data" / "cars").symlink_to(self._labelled())
             (folder / "data" / "cars_seg").symlink_to(self._outlined())
+            if page == "extending.md":
+                material.package_of_the_page(folder)
             if page == "polygons.md":
                 shutil.copytree(street, folder / "cars")
         return folder
@@ -194,10 +197,12 @@ class Reader:
 
     def _started(self, line: str, command: Command, rule: Rule, env: dict[str, str]) -> subprocess.Popen[bytes]:
         log = self.place / "started.log"
+        typed = _on_a_terminal(line) if "--watch" in line else ["bash", "-c", f"exec env {line}"]
         with log.open("wb") as output:
             process = subprocess.Popen(
-                ["bash", "-c", f"exec env {line}"], cwd=self.folder_of(command.page),
-                env={**env, "PYTHONUNBUFFERED": "1"}, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+                typed, cwd=self.folder_of(command.page), env={**env, "PYTHONUNBUFFERED": "1"},
+                stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+                preexec_fn=_hears_ctrl_c,
             )  # fmt: skip
         deadline = time.monotonic() + PATIENCE
         while rule.ready not in log.read_text(errors="replace"):
@@ -285,3 +290,13 @@ class Reader:
         while any(not one.over for one in self.records()):
             assert time.monotonic() < deadline, [one.title for one in self.records() if not one.over]
             time.sleep(0.3)
+
+
+def _on_a_terminal(line: str) -> list[str]:
+    """A command that draws, as somebody sees it."""
+    return [sys.executable, "-c", "import pty, shlex, sys; pty.spawn(shlex.split(sys.argv[1]))", line]
+
+
+def _hears_ctrl_c() -> None:
+    """Tests that run in a shell's background inherit that it is ignored; a reader's terminal does not."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

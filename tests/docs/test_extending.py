@@ -24,7 +24,8 @@ from tator_ml.projects import Projects
 from tator_sdk.geometry import iou_xyxy
 from tator_sdk.settings import Settings
 from tests.cli.conftest import Tator, tator, yolo  # noqa: F401  fixtures
-from tests.docs.commands import ROOT, blocks
+from tests.docs import material
+from tests.docs.commands import ROOT
 from tests.wire.conftest import scene_bytes
 from training.starter.scenes import SceneSettings, draw_scene
 
@@ -36,13 +37,7 @@ OBJECT = (192.0, 120.0, 320.0, 264.0)
 def package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The page's three files, installed by the page's own command into a folder of this test's."""
     folder = tmp_path_factory.mktemp("reader")
-    code = {"python": iter(block.text for block in blocks(PAGE) if block.language == "python")}
-    code["toml"] = iter(block.text for block in blocks(PAGE) if block.language == "toml")
-    for name in blocks(PAGE)[0].text.split():
-        path = folder / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(next(code["toml" if path.suffix == ".toml" else "python"]))
-    assert not any(True for left in code.values() for _ in left), "the page has code that no file of it takes"
+    material.package_of_the_page(folder)
     (command,) = re.findall(r"^\.venv/bin/(pip install .*)$", PAGE.read_text(), re.M)
     words = [sys.executable, "-m", *command.split(), "--quiet", "--no-index", "--no-deps", "--target", "site"]
     subprocess.run(words, cwd=folder, check=True)
@@ -108,8 +103,6 @@ def test_without_the_package_the_name_is_refused_with_those_that_there_are(tmp_p
         Projects(tmp_path).choose(3, segmenter="hue")
     with pytest.raises(UnknownSegmenter):
         Projects(tmp_path).choose(3, segmenter="colour_segmenter:load")
-    with pytest.raises(EncoderError, match="there are starter"):
-        load_encoder("nothing-like-it")
 
 
 def test_one_that_fails_says_so_in_a_sentence(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
