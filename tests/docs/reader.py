@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +40,10 @@ class Reader:
     Attributes:
         place: folder of all that is theirs.
         studio: their Label Studio, whose project 3 is the pages'.
-        told: what was run and how long it took, for the report.
     """
 
     place: Path
     studio: LabelStudio
-    told: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Make the home and the checkout; nothing runs yet."""
@@ -147,7 +145,7 @@ class Reader:
             self._start(command, rule)
         elif rule.how is How.RUN:
             self._run(command, rule)
-        self.told.append(f"{time.monotonic() - begun:6.1f} s  {rule.how.name:5}  {command}")
+        print(f"{time.monotonic() - begun:6.1f} s  {rule.how.name:5}  {command}", flush=True)
 
     def _run(self, command: Command, rule: Rule) -> None:
         line = self.filled(command.text)

@@ -31,7 +31,6 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
             yield one
         finally:
             one.stop()
-            print("\n".join(one.told))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -45,4 +44,5 @@ def test_every_command_of_a_page_works(page: object, reader: Reader) -> None:
             reader.follow(command, rule_of(command))
         except Exception as error:  # the other commands of the page are tried too
             wrong.append(str(error)[-3000:])
+            print(f"          FAILED {command}", flush=True)
     assert not wrong, "\n\n".join(wrong)
