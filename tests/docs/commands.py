@@ -18,8 +18,9 @@ PAGES = (
 """In the order in which a newcomer reads."""
 
 PROGRAMS = (
-    "tator", "make", "python", "pip", ".venv/bin/", "docker", "ssh", "systemctl", "tar", "cp", "source", "export",
-    "accelerate", "apt-get", "hf", "curl", "git", "label-studio", "sudo", "kubectl", "caddy", "nginx", "redis-cli",
+    "tator", "make", "python", "python3", "pip", ".venv/bin/", "/opt/tator/bin/", "accelerate", "hf", "label-studio",
+    "docker", "kubectl", "systemctl", "journalctl", "ssh", "curl", "git", "sudo", "apt-get", "useradd", "install",
+    "tar", "cp", "source", "export", "caddy", "nginx", "redis-cli",
 )  # fmt: skip
 """What begins a command, after settings such as ``NAME=value``."""
 

@@ -62,8 +62,8 @@ def ready_to_parse(text: str) -> list[str] | None:
     filled = re.sub(r"\{[\w:]*\}", "1", replaced(text))
     given = words(filled)
     for index, word in enumerate(given):
-        if word in {"tator", "tator_sdk"}:
-            return given[index + 1 :]
+        if word in {"tator", "tator_sdk", "/opt/tator/bin/tator"}:
+            return given[index + 1 :] or (None if index else [])
     return None
 
 
