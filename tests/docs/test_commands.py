@@ -9,6 +9,7 @@ import functools
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -81,6 +82,23 @@ def test_every_command_has_a_class_and_is_right(page: str) -> None:
                 continue
             except Exception as error:
                 raise AssertionError(f"{command}: {error}") from error
+
+
+def test_examples_in_the_help_are_right() -> None:
+    found = re.findall(r"Example: (?:\w+=\S+ )?tator (.+)", "\n".join(helps(tator())))
+    assert len(found) > 15
+    for line in found:
+        try:
+            parse(words(line.split(" > ")[0]))
+        except Exception as error:
+            raise AssertionError(f"tator {line}: {error}") from error
+
+
+def helps(command: Any) -> Iterator[str]:
+    """What a verb and those below it say of themselves."""
+    yield command.help or ""
+    for one in getattr(command, "commands", {}).values():
+        yield from helps(one)
 
 
 def test_make_targets_and_what_they_name_exist() -> None:

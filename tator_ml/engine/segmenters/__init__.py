@@ -33,8 +33,9 @@ class Published:
     weights: str | None
 
 
+STARTER_FILE = "starter_segmenter.safetensors"
 SEGMENTERS = {
-    "starter": Published("starter", "starter_segmenter.safetensors"),
+    "starter": Published("starter", STARTER_FILE),
     "sam1-vit_b": Published("sam1", "ybelkada/segment-anything:checkpoints/sam_vit_b_01ec64.pth"),
     "sam1-vit_l": Published("sam1", "ybelkada/segment-anything:checkpoints/sam_vit_l_0b3195.pth"),
     "sam1-vit_h": Published("sam1", "ybelkada/segment-anything:checkpoints/sam_vit_h_4b8939.pth"),
