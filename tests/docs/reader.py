@@ -298,3 +298,4 @@ def _on_a_terminal(line: str) -> list[str]:
 def _hears_ctrl_c() -> None:
     """Tests that run in a shell's background inherit that it is ignored; a reader's terminal does not."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
