@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 from pydantic import SecretStr
 
 from demo.label_studio import LabelStudio
@@ -23,6 +24,7 @@ from tator_ml.learning.stores import head_registry
 from tator_ml.processes import free_port, stop_group
 from tator_ml.sam3.registry import sam3_registry
 from tator_ml.vlm.registry import qwen_registry
+from tator_sdk.auth import LabelStudioAuth
 from tator_sdk.settings import Settings
 from tator_sdk.studio import open_studio
 from tests.docs import material
@@ -155,9 +157,18 @@ class Reader:
         if "pip install" in line:  # into a folder of the reader's, since the environment is shared
             line += f" --quiet --no-index --no-deps --target {self.place / 'site'}"
             self.env["PYTHONPATH"] += f"{os.pathsep}{self.place / 'site'}"
-        self.shell(f"{line} {rule.added}".strip(), command)
+        printed = self.shell(f"{line} {rule.added}".strip(), command)
+        if line.startswith("tator label-config"):
+            self._accepted(printed)
         if "--detach" in line:
             self.wait_for_jobs()
+
+    def _accepted(self, configuration: str) -> None:
+        """Label Studio takes a configuration, as when it is pasted and saved."""
+        auth = LabelStudioAuth(self.studio.url, self.env["LABEL_STUDIO_API_KEY"])
+        address = f"{self.studio.url}/api/projects/3/validate/"
+        answer = httpx.post(address, json={"label_config": configuration}, auth=auth, timeout=60, trust_env=False)
+        assert answer.is_success, answer.text
 
     def shell(self, line: str, command: object = "", seconds: float = PATIENCE) -> str:
         """Run a line with bash, as the reader types it, answering yes to questions; it must end with 0."""
