@@ -63,6 +63,11 @@ def spoken(node: ast.expr) -> str | None:
     return None
 
 
+def name_of(node: ast.expr) -> str:
+    """The last name of ``a.b.C``."""
+    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+
+
 @functools.cache
 def everything_said() -> list[str]:
     """All strings of the source and the pages' templates."""
@@ -81,10 +86,10 @@ def errors() -> Iterator[tuple[str, str]]:
     kinds = {"TatorError"}
     classes = [node for _, tree in trees() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
     for _ in range(5):  # as deep as they inherit
-        kinds |= {one.name for one in classes if kinds & {ast.unparse(base).split(".")[-1] for base in one.bases}}
+        kinds |= {one.name for one in classes if kinds & {name_of(base) for base in one.bases}}
     for path, tree in trees():
         for node in ast.walk(tree):
-            if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in kinds:
+            if isinstance(node, ast.Call) and name_of(node.func) in kinds:
                 for argument in node.args:
                     if words := spoken(argument):
                         yield str(path.relative_to(ROOT)), words
