@@ -73,7 +73,7 @@ def test_it_finds_shapes_of_one_colour_in_generated_scenes(package: Path) -> Non
     from tator_ml.engine.refine import segment_points
 
     found = []
-    for seed in range(12):
+    for seed in range(6):
         scene = draw_scene(seed, SceneSettings(size_wh=(256, 256), camouflage=0))
         embedding = colour.encode(scene.image)
         for one in scene.objects:
