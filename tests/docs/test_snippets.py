@@ -6,6 +6,7 @@ import ast
 import os
 import re
 import tomllib
+from pathlib import Path
 
 import pytest
 from defusedxml.ElementTree import fromstring
@@ -70,6 +71,19 @@ def test_attributes_of_the_pages_are_understood() -> None:
             assert f'"{name}"' in text or f'"{name.removeprefix("model_")}"' in text, (
                 f"{page.name}: nobody reads {name}"
             )
+
+
+def test_the_first_hour_names_every_template() -> None:
+    (line,) = re.findall(r"^Templates: (.+)", (ROOT / "docs" / "first-hour.md").read_text(), re.M)
+    assert set(re.findall(r"`(\w+)`", line)) == set(template_names())
+
+
+def test_a_reader_s_env_file_is_read_where_they_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(".env").write_text("LABEL_STUDIO_URL=http://127.0.0.1:8123\nLABEL_STUDIO_API_KEY=abc\nTATOR_PASSWORD=\n")
+    settings = Settings()
+    assert settings.label_studio_url.endswith(":8123") and settings.password is None
+    assert settings.label_studio_api_key is not None and settings.label_studio_api_key.get_secret_value() == "abc"
 
 
 @pytest.mark.parametrize("template", template_names())
