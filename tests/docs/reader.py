@@ -27,6 +27,7 @@ from tator_ml.sam3.registry import sam3_registry
 from tator_ml.vlm.registry import qwen_registry
 from tator_sdk.auth import LabelStudioAuth
 from tator_sdk.cli import load_commands
+from tator_sdk.requests import SegmentationBuild
 from tator_sdk.settings import Settings
 from tator_sdk.studio import open_studio
 from tests.docs import material
@@ -270,6 +271,9 @@ class Reader:
         what, _, kind = name.partition(":")
         if what == "job":
             return self._job(kind)
+        if what == "build":
+            done = next(one for one in self.records() if one.kind == "polygons" and one.request["push"])
+            return SegmentationBuild.model_validate(done.request).build
         if what == "imported":
             return max((self.data / "imports").glob("import-3-*"), key=lambda path: path.stat().st_mtime).stem
         if what == "port":

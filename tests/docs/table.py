@@ -98,7 +98,7 @@ REPLACED = (
     (r"(LABEL_STUDIO_URL=)http://127\.0\.0\.1:8080", r"\1{studio}", "where Label Studio answers"),
     (r"(PASSWORD=)…", r"\1correct-horse-battery", "a password"),
     (r"(import --undo )\S+", r"\1{imported} --yes", "the last import; its question is answered"),
-    (r"polygons-0c1d2e3f4a", "{job:polygons} --yes", "the last build; its question is answered"),
+    (r"polygons-0c1d2e3f4a", "{build} --yes", "the last build; its question is answered"),
     (
         r"((tweak|relabel|prelabel) (?:sam3 |qwen )?--undo )JOB",
         r"\1{job:\2} --yes",
