@@ -98,7 +98,7 @@ def errors() -> Iterator[tuple[str, str]]:
 
 def told() -> list[str]:
     """The messages of the table: several in a cell are parted by a slash."""
-    cells = re.findall(r"^\| (.+?) \| .+ \|$", PAGE.read_text(), re.M)[1:]
+    cells = re.findall(r"^\| (?!message \|)(.+?) \| .+ \|$", PAGE.read_text(), re.M)
     return [message for cell in cells for message in cell.replace(" (in the log)", "").split(" / ")]
 
 
