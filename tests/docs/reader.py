@@ -284,7 +284,8 @@ class Reader:
         if what in {"qwen", "sam3"}:
             registry: Any = {"qwen": qwen_registry, "sam3": sam3_registry}[what](self.settings)
             if not registry.entries()[1:]:
-                self.shell(f"tator train {what} --project 3 --epochs 1 --evaluate-pictures 1 --compare-pictures 2")
+                command = Command("", 0, f"tator train {what} --project 3", inline=False)
+                self.shell(f"{command.text} {rule_of(command).added}")
             return str(registry.entries()[1:][0].id)
         known = {
             "token": self.env["LABEL_STUDIO_API_KEY"], "studio": self.studio.url, "root": str(self.root),

@@ -78,8 +78,8 @@ RULES = (
     Rule(r"tator engine.*", How.UP, ready="engine ready"),
     Rule(r"tator worker.*", How.UP, ready="istening on"),
     Rule(r"tator status --watch", How.UP, ready="warm"),
-    Rule(r"tator train (qwen|sam3) (?!--help).*--detach", How.RUN, added=TRAINS),
-    Rule(r"tator train (qwen|sam3) (--dataset|--project 3).*", How.RUN, added=TRAINS),
+    Rule(r"tator train qwen (--dataset|--project 3).*", How.RUN, added=f"{TRAINS} --max-new-tokens 16"),
+    Rule(r"tator train sam3 (--dataset|--project 3).*", How.RUN, added=TRAINS),
     Rule(rf"{SETTINGS}tator .*", How.RUN),
 )  # fmt: skip
 """The first one that fits holds."""
