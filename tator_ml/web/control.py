@@ -11,9 +11,9 @@ from werkzeug.exceptions import BadRequest, NotFound
 
 from tator_ml import jobs as job_queue
 from tator_ml.engine.messages import EngineError, Status
-from tator_ml.engine.segmenters import SEGMENTERS
+from tator_ml.engine.segmenters import names
 from tator_ml.jobs import JobError, JobRecord, JobRecords, ping_worker
-from tator_ml.jobs.connection import reached
+from tator_ml.jobs.connection import living_workers, reached
 from tator_ml.learning.stores import head_registry
 from tator_ml.projects import KeptWords
 from tator_ml.redis_server import redis_answers, redis_url
@@ -43,7 +43,7 @@ def blueprint(settings: Settings, services: Services) -> Blueprint:
     @describe(models.Checks)
     def check() -> Response:
         """Engine, weights, Redis and worker, as ``tator doctor`` shows them."""
-        return jsonify(checks=[asdict(one) for one in [*_engine(services), *_jobs(settings)]])
+        return jsonify(checks=[asdict(one) for one in [*_engine(services), *job_checks(settings)]])
 
     @routes.get("/status")
     @describe(Status)
@@ -62,7 +62,7 @@ def blueprint(settings: Settings, services: Services) -> Blueprint:
     @describe(models.Segmenters)
     def segmenters() -> Response:
         """The segmenters that a project can choose from."""
-        return jsonify(names=list(SEGMENTERS), default=settings.segmenter)
+        return jsonify(names=list(names()), default=settings.segmenter)
 
     @routes.get("/projects/<int:project>")
     @describe(models.Choices, project=PROJECT)
@@ -173,15 +173,26 @@ def _engine(services: Services) -> list[Check]:
     return checks
 
 
-def _jobs(settings: Settings) -> list[Check]:
+def job_checks(settings: Settings) -> list[Check]:
+    """What `tator doctor` says of Redis and the workers."""
     if not redis_answers(settings):
         return [Check("Redis", "bad", f"{_without_password(redis_url(settings))} does not answer", "run `tator up`")]
     checks = [Check("Redis", "ok", "answers")]
     try:
         checks.append(Check("worker", "ok", f"took a job and finished it in {ping_worker(settings):.1f} s"))
     except TatorError as error:
-        checks.append(Check("worker", "bad", "none answers", str(error)))
+        checks.append(_silent_worker(settings, str(error)))
     return checks
+
+
+def _silent_worker(settings: Settings, error: str) -> Check:
+    """One that is training, or on a machine that is very busy, is no fault; only its absence is."""
+    with reached(settings) as connection:
+        if not living_workers(connection):
+            return Check("worker", "bad", "none answers", error)
+        running = [one.title for one in JobRecords(connection).list() if one.status == "running"]
+    said = f"works on '{running[0]}'" if running else "lives, but took no job in time"
+    return Check("worker", "hint", said, "`tator jobs list` shows what waits; more workers: `tator worker`")
 
 
 def _without_password(url: str) -> str:

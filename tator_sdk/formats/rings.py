@@ -17,16 +17,31 @@ MOST_BRIDGES = 1000
 
 
 def join_rings(outline: Outline) -> Ring:
-    """An outline as one ring (N, 2) in pixels; a single part without holes stays as it is."""
+    """An outline as one ring (N, 2) in pixels; a single part without holes stays as it is.
+
+    The nearest ring is joined next, as in Prim's algorithm: each corner remembers what it is nearest to so far, since a
+    mask of noise has thousands of rings.
+    """
     joined = outline.parts[0]
     left = [*outline.parts[1:], *outline.holes]
-    while left:
-        nearest = [_nearest(joined, ring) for ring in left]
-        chosen = min(range(len(left)), key=lambda index: nearest[index][0])
-        _, here, there = nearest[chosen]
-        ring = left.pop(chosen)
+    if not left:
+        return joined
+    corners = np.concatenate(left)
+    owner = np.repeat(np.arange(len(left)), [len(ring) for ring in left])
+    begins = np.searchsorted(owner, np.arange(len(left)))
+    squared, at = _nearest(joined, corners)
+    waits = np.ones(len(corners), bool)
+    for _ in left:
+        best = int(np.where(waits, squared, np.inf).argmin())
+        chosen, here = owner[best], int(at[best])
+        ring, there = left[chosen], best - begins[chosen]
         around = np.concatenate([ring[there:], ring[: there + 1]])
         joined = np.concatenate([joined[: here + 1], around, joined[here:]])
+        waits &= owner != chosen
+        at[at > here] += len(around) + 1  # what stood behind the bridge has moved
+        closer, where = _nearest(around, corners)
+        nearer = closer < squared
+        squared[nearer], at[nearer] = closer[nearer], here + 1 + where[nearer]
     return joined
 
 
@@ -46,17 +61,16 @@ def split_ring(ring: Ring) -> Outline:
     return Outline(tuple(parts), tuple(holes)) if parts else Outline((ring,))
 
 
-def _nearest(one: Ring, other: Ring) -> tuple[float, int, int]:
-    """Squared distance of the two nearest corners, and which they are."""
-    best = (np.inf, 0, 0)
-    for begin in range(0, len(one), 256):  # so that long rings need no matrix of all their corners
-        part = one[begin : begin + 256]
-        squared = ((part[:, None] - other[None]) ** 2).sum(2)
-        at = int(squared.argmin())
-        here, there = divmod(at, len(other))
-        if squared[here, there] < best[0]:
-            best = (float(squared[here, there]), begin + here, there)
-    return best
+def _nearest(ring: Ring, corners: Ring) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """For each corner (M, 2) the squared distance to the nearest of a ring, (M,), and which that is, (M,)."""
+    squared, at = np.full(len(corners), np.inf), np.zeros(len(corners), np.int64)
+    for begin in range(0, len(ring), 256):  # so that long rings need no matrix of all their corners
+        part = ((ring[begin : begin + 256, None] - corners[None]) ** 2).sum(2)
+        nearest = part.argmin(0)
+        found = part[nearest, np.arange(len(corners))]
+        nearer = found < squared
+        squared[nearer], at[nearer] = found[nearer], begin + nearest[nearer]
+    return squared, at
 
 
 def _without_bridges(ring: Ring) -> list[Ring]:

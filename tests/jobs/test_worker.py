@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import time
@@ -11,6 +12,7 @@ import pytest
 
 from tator_ml.jobs import cancel, connect_redis, ping_worker
 from tator_ml.processes import ended
+from tator_ml.web.control import job_checks
 from tests.jobs.conftest import Jobs, serving_redis, until
 
 
@@ -55,6 +57,18 @@ def test_jobs_end_as_they_should(jobs: Jobs) -> None:
     worker.terminate()
     assert worker.wait(10) == 0
     assert b"pickle" not in (jobs.settings.home / "worker.log").read_bytes()
+
+
+def test_the_doctor_takes_a_worker_that_trains_for_none_that_is_missing(
+    jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tator_ml.web.control.ping_worker", functools.partial(ping_worker, seconds=0.3))
+    assert [(one.level, one.said) for one in job_checks(jobs.settings)][1:] == [("bad", "none answers")]
+    jobs.worker()
+    jobs.start("wait", title="class head of project 3")
+    horse_of(jobs, 0)
+    (found,) = [one for one in job_checks(jobs.settings) if one.name == "worker"]
+    assert (found.level, found.said) == ("hint", "works on 'class head of project 3'")
 
 
 def test_cancel_and_follow_up_through_a_worker(jobs: Jobs) -> None:

@@ -56,11 +56,11 @@ def build(
         return
     living = 0 if here else _living(settings)
     if here or not (living or detach):
-        _show(console, _run_here(settings, console, request))
+        _show(console, _run_here(settings, console, request), request.project)
         return
     report = _run_queued(settings, console, request, detach)
     if report is not None:
-        _show(console, report)
+        _show(console, report, request.project)
 
 
 @polygons.command("undo")
@@ -143,7 +143,7 @@ def _run_queued(
     return next((one.result for one in ended if one.result and one.result.get("finished")), None)
 
 
-def _show(console: Console, report: dict[str, Any]) -> None:
+def _show(console: Console, report: dict[str, Any], project: int | None) -> None:
     """Print what was made."""
     splits = ", ".join(f"{count} {split}" for split, count in (report.get("splits") or {}).items())
     console.print(f"[bold]{escape(report['output'])}[/] is there: {report['pictures']} pictures ({splits}).")
@@ -161,4 +161,5 @@ def _show(console: Console, report: dict[str, Any]) -> None:
         console.print(f"  [yellow]![/] {escape(note)}")
     if report["pushed"] or report["already_there"]:
         console.print(f"New predictions: {report['pushed']}; there before: {report['already_there']}.")
-        console.print(f"To take them back: tator polygons undo {report['build']} --project N")
+        undo = f"tator polygons undo {report['build']} --project {project or 'N'}"
+        console.print(f"To take them back: {undo}", soft_wrap=True)

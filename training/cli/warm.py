@@ -26,7 +26,10 @@ def register(app: typer.Typer) -> None:
 
 
 def warm(
-    project: Annotated[int, typer.Argument(metavar="PROJECT", help="The project's number in Label Studio.")],
+    project: Annotated[
+        int | None, typer.Argument(metavar="PROJECT", help="The project's number in Label Studio.")
+    ] = None,
+    named: Annotated[int | None, typer.Option("--project", "-p", help="The same, as other verbs take it.")] = None,
     workers: Annotated[
         int, typer.Option(min=0, max=256, help="Parts to cut it into. Default: one for each worker that lives.")
     ] = 0,
@@ -40,12 +43,15 @@ def warm(
 
     Pictures that are encoded already are left out, so it may be stopped and begun again at any time.
 
-    Example: tator warm 3 --detach
+    Example: tator warm --project 3 --detach
     """
     settings, console = read_settings(home=home), Console(highlight=False, soft_wrap=True)
     if here and (detach or workers):
         raise TatorError("--here works in this process alone; leave --detach and --workers out.")
-    request = WarmUp(project=project, segmenter=segmenter, in_flight=in_flight)
+    number = named if project is None else project
+    if number is None:
+        raise TatorError("Say which project: tator warm --project N.")
+    request = WarmUp(project=number, segmenter=segmenter, in_flight=in_flight)
     living = 0 if here else _living(settings)
     if here or not (living or detach):
         _show(console, [_run_here(settings, console, request)])

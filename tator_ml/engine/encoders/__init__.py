@@ -3,19 +3,22 @@
 ``starter``, ``open_clip:ViT-B-32@<tag or file>``, ``transformers:<folder or repository>``,
 ``timm:resnet50@<file>``; a model of open_clip and a folder of transformers need no kind.
 
-An encoder is one file with a loader and a line in ``_LOADERS``. torch is imported when one is
-loaded, not before.
+An encoder is one file with a loader and a line in ``_LOADERS``, or a module of another package with
+``load(rest, device)`` (``docs/extending.md``). torch is imported when one is loaded, not before.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
+from tator_ml.engine import installed
 from tator_ml.engine.encoders.base import Encoder, EncoderError
 
 __all__ = ["STARTER_FOLDER", "Encoder", "EncoderError", "load", "names"]
 
+log = logging.getLogger(__name__)
 STARTER_FOLDER = Path(__file__).parents[2] / "weights" / "starter_encoder"
 
 
@@ -56,7 +59,7 @@ _LOADERS: dict[str, Callable[[str, str], Encoder]] = {
 
 def names() -> tuple[str, ...]:
     """The kinds of encoder that ``load`` knows."""
-    return tuple(_LOADERS)
+    return tuple(dict.fromkeys((*_LOADERS, *installed.installed(installed.ENCODERS))))
 
 
 def load(name: str, device: str = "cpu") -> Encoder:
@@ -78,11 +81,24 @@ def load(name: str, device: str = "cpu") -> Encoder:
     kind, _, rest = name.partition(":")
     if kind in _LOADERS:
         return _LOADERS[kind](rest, device)
+    if kind in names():
+        return _of_another_package(kind, rest, device)
     if (Path(name).expanduser() / "config.json").is_file():
         return _transformers(name, device)
     if _open_clip_knows(name):
         return _open_clip(name, device)
-    raise EncoderError(f"There is no encoder called '{kind}'; there are {', '.join(_LOADERS)}.")
+    raise EncoderError(f"There is no encoder called '{kind}'; there are {', '.join(names())}.")
+
+
+def _of_another_package(kind: str, rest: str, device: str) -> Encoder:
+    try:
+        encoder: Encoder = installed.installed(installed.ENCODERS)[kind].load().load(rest, device)
+    except EncoderError:
+        raise
+    except Exception as error:  # whatever its code raises
+        log.exception("the encoder %s could not be loaded", kind)
+        raise EncoderError(f"The encoder {kind} cannot be loaded: {error}") from error
+    return encoder
 
 
 def _open_clip_knows(name: str) -> bool:

@@ -1,4 +1,7 @@
-"""The segmenters by name. To add one: an adapter module here with ``load``, and a line in the table."""
+"""The segmenters by name: those of the table, and those of other packages (``docs/extending.md``).
+
+An adapter is a module with ``load(path, device, name)``.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tator_ml.engine import installed
 from tator_sdk.errors import TatorError
 
 if TYPE_CHECKING:  # the names are also wanted where there is no torch
@@ -20,17 +24,18 @@ class Published:
     """A segmenter that can be asked for by name.
 
     Attributes:
-        adapter: module of this package whose ``load(path, device, name)`` makes it.
+        adapter: module of this package, or an installed one's whole name, whose ``load(path, device, name)`` makes it.
         weights: ``hub/repository:file``, or the name of a file in ``tator_ml/weights``; or ``hub/repository`` where
-            a whole folder is needed.
+            a whole folder is needed. None where the adapter's ``WEIGHTS`` says it, if it needs any.
     """
 
     adapter: str
-    weights: str
+    weights: str | None
 
 
+STARTER_FILE = "starter_segmenter.safetensors"
 SEGMENTERS = {
-    "starter": Published("starter", "starter_segmenter.safetensors"),
+    "starter": Published("starter", STARTER_FILE),
     "sam1-vit_b": Published("sam1", "ybelkada/segment-anything:checkpoints/sam_vit_b_01ec64.pth"),
     "sam1-vit_l": Published("sam1", "ybelkada/segment-anything:checkpoints/sam_vit_l_0b3195.pth"),
     "sam1-vit_h": Published("sam1", "ybelkada/segment-anything:checkpoints/sam_vit_h_4b8939.pth"),
@@ -47,22 +52,30 @@ class UnknownSegmenter(TatorError):
     """A name that is not in the table; the message is one sentence for a person."""
 
 
+def names() -> tuple[str, ...]:
+    """Every segmenter that can be asked for; an own one goes before another package's of the same name."""
+    return tuple(dict.fromkeys((*SEGMENTERS, *installed.installed(installed.SEGMENTERS))))
+
+
 def published(name: str) -> Published:
     """Look a segmenter up.
 
     Raises:
         UnknownSegmenter: with the names there are.
     """
-    if name not in SEGMENTERS:
-        raise UnknownSegmenter(f"There is no segmenter {name!r}: choose one of {', '.join(SEGMENTERS)}.")
-    return SEGMENTERS[name]
+    if name in SEGMENTERS:
+        return SEGMENTERS[name]
+    found = installed.installed(installed.SEGMENTERS).get(name)
+    if found is None:
+        raise UnknownSegmenter(f"There is no segmenter {name!r}: choose one of {', '.join(names())}.")
+    return Published(found.module, None)
 
 
 def load(name: str, checkpoint: str | None, models_dir: Path, device: Device | str, offline: bool = False) -> Segmenter:
     """Make a segmenter ready for use.
 
     Args:
-        name: one of ``SEGMENTERS``.
+        name: one of ``names()``.
         checkpoint: a path, ``hub/repository:file``, or None for the published weights. Of ``sam3``: a folder, or
             ``hub/repository``.
         models_dir: where weights are looked for, and downloaded to.
@@ -77,10 +90,12 @@ def load(name: str, checkpoint: str | None, models_dir: Path, device: Device | s
         WeightsMissing: there is no file, and none could be downloaded.
         WeightsUnreadable: the file is damaged or of another architecture.
     """
-    adapter = published(name).adapter
+    found = published(name)
 
     from tator_ml.engine.segmenters import weights
 
-    path = weights.resolve(name, checkpoint, models_dir, offline)
-    segmenter: Segmenter = import_module(f"{__name__}.{adapter}").load(path, device, name)
+    adapter = import_module(f"{__name__}.{found.adapter}" if name in SEGMENTERS else found.adapter)
+    own: str | None = found.weights or getattr(adapter, "WEIGHTS", None)
+    path = weights.find(own, checkpoint, models_dir, offline) if own or checkpoint else None
+    segmenter: Segmenter = adapter.load(path, device, name)
     return segmenter

@@ -10,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tator_ml.engine.segmenters import published, weights
+from tator_ml.engine.segmenters import STARTER_FILE, weights
 from tator_ml.engine.segmenters.base import Decoded, Embedding, Prompts
 from tator_ml.engine.segmenters.sam1 import Frame
 from tator_ml.engine.segmenters.starter_model import IMAGE_SIZE, StarterSam
 
-STARTER_WEIGHTS = Path(__file__).parents[2] / "weights" / published("starter").weights
+STARTER_WEIGHTS = Path(__file__).parents[2] / "weights" / STARTER_FILE
 
 
 class StarterSegmenter:

@@ -45,9 +45,17 @@ def resolve(name: str, checkpoint: str | None, models_dir: Path, offline: bool) 
         WeightsMissing: with the file's name and folder.
         UnknownSegmenter: see :func:`segmenters.published`.
     """
-    own = published(name).weights
-    source = own if checkpoint is None else checkpoint
-    if _REPOSITORY.fullmatch(own):
+    return find(published(name).weights, checkpoint, models_dir, offline)
+
+
+def find(own: str | None, checkpoint: str | None, models_dir: Path, offline: bool) -> Path:
+    """The same for a segmenter whose published weights are ``own``, None where there are none.
+
+    Raises:
+        WeightsMissing: with the file's name and folder.
+    """
+    source = checkpoint or own or ""
+    if own and _REPOSITORY.fullmatch(own):
         return Shelf(models_dir, offline, "another checkpoint", WeightsMissing).find(source)
     hub_file = _HUB_FILE.fullmatch(source)
     if hub_file is None:

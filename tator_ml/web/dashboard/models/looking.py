@@ -10,7 +10,7 @@ from flask import Blueprint, flash, redirect, render_template, request, url_for
 from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Response as AnyResponse
 
-from tator_ml.engine.segmenters import SEGMENTERS
+from tator_ml.engine.segmenters import names
 from tator_ml.projects import ASSISTS, OUTPUTS, Activation, ProjectChoices, Role
 from tator_ml.reports import part, rows
 from tator_ml.runs import BASE
@@ -72,7 +72,7 @@ def add(routes: Blueprint, dashboard: Dashboard, catalogue: Catalogue) -> None:
             figures={role: catalogue.figures(role) for role in ROLES},
             stations=[_station(catalogue, role, project) for role in ROLES] if project is not None else [],
             choices=catalogue.projects.get(project),
-            segmenters=SEGMENTERS,
+            segmenters=names(),
             outputs=OUTPUTS,
             assists=assists_said(catalogue.projects.get(project)),
             why=WHY,
