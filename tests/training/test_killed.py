@@ -21,7 +21,7 @@ from tator_ml.engine.messages import EmbedAsk, Embedded
 from tator_ml.jobs import cancel
 from tator_ml.learning.registry import HeadEntry
 from tator_ml.learning.stores import head_registry, image_store
-from tator_ml.processes import same_process
+from tator_ml.processes import same_process, started
 from tator_sdk.requests import HeadTraining
 from tator_sdk.settings import Settings
 from tests.jobs.conftest import until
@@ -75,7 +75,7 @@ def test_a_training_goes_on_after_kill_9_to_the_same_head(training: Training, un
     made = training.train(undisturbed.request)
     hit = training.middle(made.id, EMBEDDING)
     (horse,) = psutil.Process(worker.pid).children()
-    began = horse.create_time()
+    began = started(horse)
     os.kill(worker.pid, signal.SIGKILL)
     worker.wait(10)
     until(lambda: same_process(horse.pid, began) is None, 5)
