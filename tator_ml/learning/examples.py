@@ -204,7 +204,7 @@ class Examples:
     def now(self) -> float:
         """The moment at hand, seconds since the epoch, and never before that of any news: clocks are put right."""
         with self._lock:
-            return _moment(self._database)
+            return max(time.time(), _latest(self._database))
 
     def learned(self, project: int, until: float) -> None:
         """Training has taken in what was known at that time, as :meth:`now` told it."""
@@ -241,11 +241,11 @@ def revision(updated_at: object, interface: Interface, addresses: Mapping[tuple[
 
 
 def _note(database: sqlite3.Connection, project: int, annotations: Sequence[int], unread: bool = False) -> None:
-    now = _moment(database)
+    now = max(time.time(), _latest(database) + 1e-6)
     rows = [(project, number, now, int(unread)) for number in annotations]
     database.executemany("INSERT OR REPLACE INTO changes VALUES (?, ?, ?, ?)", rows)
 
 
-def _moment(database: sqlite3.Connection) -> float:
+def _latest(database: sqlite3.Connection) -> float:
     (latest,) = database.execute("SELECT MAX(at) FROM changes").fetchone()
-    return max(time.time(), (latest or 0.0) + 1e-6)
+    return float(latest or 0.0)
