@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from tator_ml.jobs import JobRecord
 from tator_ml.launch import launch
@@ -20,6 +21,7 @@ from tator_ml.launch import preview as look_before
 from tator_ml.quality.store import quality_store
 from tator_sdk.data_requests import DataExport, Registration, Undo
 from tator_sdk.datasets import DatasetRegistry
+from tator_sdk.errors import TatorError
 from tator_sdk.formats import open_dataset
 from tator_sdk.import_record import ImportRecords
 from tator_sdk.requests import HeadTraining, JobRequest, QualityReading
@@ -27,6 +29,8 @@ from tests.fake_studio import FakeLabelStudio
 from tests.faults.studio import FailingStudio
 from tests.formats.material import folder, picture
 from tests.jobs.conftest import Jobs, jobs, redis_url, until  # noqa: F401  fixtures
+from training.exporting import export_project
+from training.job import LocalJob
 
 pytestmark = pytest.mark.faults
 
@@ -113,6 +117,21 @@ def test_export(jobs: Jobs, tmp_path: Path) -> None:  # noqa: F811
     assert len(list(open_dataset(output).pictures())) == 150
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith((".", "out"))] == ["out"], "half a set"
     assert [entry.id for entry in DatasetRegistry(jobs.settings.home).list()] == [record.result["dataset"]]
+
+
+def test_an_export_that_was_written_and_not_entered(jobs: Jobs, tmp_path: Path) -> None:  # noqa: F811
+    output, registry = tmp_path / "out", DatasetRegistry(jobs.settings.home)
+    request = DataExport(project=7, output=output, form="yolo")
+    with killing(jobs, studio_with(3)) as one:
+        settings = one.jobs.settings.model_copy(update={"label_studio_api_key": SecretStr("legacy")})
+        job = LocalJob(settings, "export-7-abcd")
+        first = export_project(request, settings, job)
+        registry.forget(registry.get(first["dataset"]))
+        again = export_project(request, settings, job)
+        with pytest.raises(TatorError, match="There is something at"):
+            export_project(request, settings, LocalJob(settings, "export-7-other"))
+    assert again["pictures"] == first["pictures"] and again["classes"] == first["classes"]
+    assert [entry.id for entry in registry.list()] == [again["dataset"]]
 
 
 def test_quality(jobs: Jobs) -> None:  # noqa: F811
