@@ -142,9 +142,7 @@ def test_the_web_process_is_killed_during_a_click(site: Site, whole: bool) -> No
             assert isinstance(came[0], httpx.HTTPError), "Label Studio says that the backend is away; nothing hangs"
     thread.join(20)
     assert came, "a child that lives on answers what it has begun"
-    begun = time.monotonic()
-    until(site.answered, 30)
-    assert time.monotonic() - begun < 30 and site.pid("web") != before
+    until(lambda: site.pid("web") != before and site.answered(), 30)
     record = sqlite3.connect(site.settings.home / "suggestions.sqlite")
     assert record.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     assert not list(site.settings.home.glob("*.damaged-*"))

@@ -297,6 +297,7 @@ def used_home(home: Path, running: LabelStudio) -> Path:
 class TestStartingAndStopping:
     """Starts and stops on a home that exists."""
 
+    @pytest.mark.faults
     def test_again_on_the_same_home_where_the_port_is_taken(self, used_home: Path) -> None:
         with socket.socket() as taken:
             taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -319,6 +320,7 @@ class TestStartingAndStopping:
         assert not (used_home / "process.json").exists()
         studio.stop()  # a second stop does nothing
 
+    @pytest.mark.faults
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
     def test_owner_is_interrupted(self, owner: subprocess.Popen[bytes], number: signal.Signals) -> None:
         assert owner.stdout is not None
@@ -327,6 +329,7 @@ class TestStartingAndStopping:
         assert owner.wait(30) != 0
         assert not alive(pid)
 
+    @pytest.mark.faults
     def test_owner_is_interrupted_while_it_waits(self, used_home: Path, owner: subprocess.Popen[bytes]) -> None:
         assert wait_for((used_home / "process.json").exists)
         pid = json.loads((used_home / "process.json").read_text())["pid"]
@@ -334,6 +337,7 @@ class TestStartingAndStopping:
         assert owner.wait(30) != 0
         assert not alive(pid)
 
+    @pytest.mark.faults
     def test_owner_crashes(self, used_home: Path, owner: subprocess.Popen[bytes]) -> None:
         assert owner.stdout is not None
         pid, url = owner.stdout.readline().decode().split()

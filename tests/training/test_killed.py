@@ -116,6 +116,7 @@ def test_all_embeddings_known_nothing_is_computed_and_the_head_is_the_same(undis
     assert (one.temperature, one.threshold, one.margin) == (other.temperature, other.threshold, other.margin)
 
 
+@pytest.mark.faults
 def test_a_killed_engine_fails_the_training_with_a_sentence(training: Training, pictures: Path) -> None:
     request = HeadTraining(images_path=pictures, batch=8, crop_margin=0.12)  # other crops: nothing is known yet
     heads, before = len(training.heads()), training.cached()
@@ -138,6 +139,7 @@ def test_a_killed_engine_fails_the_training_with_a_sentence(training: Training, 
     assert report["embedded_anew"] == hit.total - kept
 
 
+@pytest.mark.faults
 def test_a_training_waits_for_an_engine_that_is_started_again(training: Training, pictures: Path) -> None:
     request = HeadTraining(images_path=pictures, batch=8, crop_margin=0.14)
     training.worker()
