@@ -272,6 +272,12 @@ ROWS: tuple[Row, ...] = (
         ),
     ),
     Row(
+        "Engine killed", "it is stuck rather than dead, as with a driver that hangs",
+        "after 95 s the drawing stays and the strip says “… has not answered … end its process”", NOTHING,
+        "end its process; `tator up` starts it again",
+        ("tests/faults/test_backend_killed.py::test_an_engine_that_is_stuck_holds_no_editor_up",),
+    ),
+    Row(
         "Engine killed", "a job needs it", "the job waits, then fails with “Tator's engine …”",
         NOTHING, "by itself, later `tator jobs retry`",
         (
@@ -403,7 +409,7 @@ ROWS: tuple[Row, ...] = (
     Row(
         "Record damaged", "suggestions, examples or quality record: garbage, cut, its beginning gone",
         "nothing; the log names the file that was put aside", "nothing: the damaged file is kept beside the new one",
-        "by itself: examples are read again at the next training; `tator quality read` for the quality record",
+        "by itself: examples are read again at the next training; *Read the project again* on the page Quality",
         (
             "tests/faults/test_records.py::test_a_damaged_record_is_put_aside_and_a_new_one_begun",
             "tests/faults/test_records.py::test_examples_that_were_begun_anew_are_read_from_label_studio",

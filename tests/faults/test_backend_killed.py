@@ -15,8 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
+from tator_ml.engine.client import EngineClient
+from tator_ml.engine.messages import EngineError
+from tator_ml.learning.stores import image_store
 from tator_ml.processes import Part, Supervisor, free_port
 from tator_ml.up import start_back, tator
 from tator_sdk.settings import Settings
@@ -109,6 +113,7 @@ def _up(settings: Settings) -> bool:
 def stopped(pid: int) -> Iterator[None]:
     os.kill(pid, signal.SIGSTOP)
     try:
+        until(lambda: psutil.Process(pid).status() == psutil.STATUS_STOPPED)
         yield
     finally:
         os.kill(pid, signal.SIGCONT)
@@ -127,6 +132,24 @@ def test_the_engine_is_killed_during_a_click(site: Site) -> None:
     assert time.monotonic() - begun < 60
     until(site.answered, 60)
     assert site.pid("engine") != before
+
+
+def test_an_engine_that_is_stuck_holds_no_editor_up(site: Site) -> None:
+    until(site.answered, 20)
+    patient = Settings.model_validate({**site.settings.model_dump(), "answer_timeout_seconds": 1.0})
+    client = EngineClient(patient, image_store(patient))
+    assert client.status().ready
+    with stopped(site.pid("engine")):
+        begun = time.monotonic()
+        with pytest.raises(EngineError, match="has not answered for 6 s; if that goes on, end its process"):
+            client.status()
+        assert time.monotonic() - begun < 8
+        with pytest.raises(EngineError, match="does not answer; if that goes on, end its process"):
+            client.status()
+        assert time.monotonic() - begun < 20
+        assert site.client.get("/health").elapsed.total_seconds() < 1
+    assert until(client.status, 10).ready
+    client.close()
 
 
 @pytest.mark.parametrize("whole", [True, False], ids=["with its children", "alone"])
