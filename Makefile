@@ -46,7 +46,7 @@ test-fast: $(READY) ## what needs neither Label Studio nor a browser
 	$(BIN)/python -m pytest -m "not studio and not browser" $(ARGS)
 
 faults: $(READY) $(STUDIO_READY) ## everything that may fail, row by row of docs/reliability.md
-	$(BIN)/python -m pytest -m faults $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults --write docs/reliability.md
 
 attack: $(READY) $(STUDIO_READY) ## what an enemy would try, line by line of docs/security.md
 	$(BIN)/python -m pytest tests/attack tests/fuzz $(ARGS)

@@ -14,7 +14,7 @@ from rq.executions import Execution
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from tator_ml.jobs.connection import connect_redis
+from tator_ml.jobs.connection import connect_patiently
 from tator_ml.jobs.worker import MONITORING_SECONDS, TatorWorker
 from tator_ml.logs import configure_logging
 from tator_sdk.settings import Settings
@@ -43,7 +43,7 @@ def main(worker_name: str, queue_name: str, parent: int) -> None:
     die_with(parent)
     settings = Settings()
     configure_logging(settings)
-    connection = connect_redis(settings)
+    connection = connect_patiently(settings)
     key = TatorWorker.redis_worker_namespace_prefix + worker_name
     worker = TatorWorker.find_by_key(key, connection=connection, serializer=JSONSerializer)
     if worker is None:

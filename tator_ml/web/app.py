@@ -18,6 +18,7 @@ from tator_ml.web.dashboard.page import Dashboard
 from tator_ml.web.guard import Guard, prepare_cookies
 from tator_ml.web.membership import member
 from tator_ml.web.sessions import Sessions
+from tator_sdk.disk import FULL, disk_is_full
 from tator_sdk.errors import TatorError
 from tator_sdk.settings import Settings
 
@@ -86,4 +87,6 @@ def _say_errors(app: Flask) -> None:
     @app.errorhandler(Exception)
     def _unexpected(error: Exception) -> ResponseReturnValue:
         log.exception("request %s %s failed", request.method, request.path)
+        if disk_is_full(error):
+            return say(FULL, 507)
         return say("Tator had an unexpected error; its log says more.", 500)

@@ -299,6 +299,7 @@ def used_home(home: Path, running: LabelStudio) -> Path:
 class TestStartingAndStopping:
     """Starts and stops on a home that exists."""
 
+    @pytest.mark.faults
     def test_again_on_the_same_home_where_the_port_is_taken(self, used_home: Path) -> None:
         with socket.socket() as taken:
             taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -332,6 +333,7 @@ class TestStartingAndStopping:
         assert owner.wait(30) != 0
         assert not alive(pid)
 
+    @pytest.mark.faults
     def test_owner_is_interrupted_while_it_waits(self, used_home: Path, owner: subprocess.Popen[bytes]) -> None:
         assert wait_for((used_home / "process.json").exists)
         pid = json.loads((used_home / "process.json").read_text())["pid"]
