@@ -322,7 +322,8 @@ COCOS = {
                                                "segmentation": {"size": [6, 8], "counts": "~" * 10**5}}]}),
     "strings": '{"images": [{"id": 1, "file_name": "' + "[" * 200 + '\\\\\\"[{.png"}]}',
     "ids": '{"categories": [{"id": [1], "name": "a"}, {"id": {}, "name": "b"}], "images": [{"id": [1]}]}',
-    "sides": '{"categories": [{"id": 1, "name": "a"}], "images": [{"id": 1, "file_name": "a", "width": 9%s}]}' % ("9" * 20),
+    "sides": json.dumps({"categories": [{"id": 1, "name": "a"}],
+                         "images": [{"id": 1, "file_name": "a", "width": 10**20}]}),
     "upwards": json.dumps({"images": [{"id": 1, "file_name": "../../../../etc/passwd", "width": 8, "height": 6}],
                            "categories": [{"id": 1, "name": "Car"}], "annotations": []}),
 }  # fmt: skip
