@@ -18,7 +18,7 @@ MOST_ALIASES = 32
 """Few enough that aliases within aliases cannot grow beyond any memory."""
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]
     """PyYAML's safe loader, for files that somebody else wrote."""
 
     def __init__(self, stream: str) -> None:

@@ -61,7 +61,7 @@ def test_pickles_inside_an_archive_are_not_read(tmp_path: Path, site: Site) -> N
         )
         assert answer.status_code == 200
     assert not (tmp_path / "sprung").exists() and not list(tmp_path.parent.glob("evil*"))
-    assert not [one for one in site.settings.home.rglob("*evil*")]
+    assert not list(site.settings.home.rglob("*evil*"))
 
 
 def header(about: object, length: int | None = None) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -145,6 +146,14 @@ def test_the_strips_key_opens_one_project_and_nothing_else(locked: Site) -> None
         assert client.post(choices, json=body).status_code == 400, "it turns switches and forgets words"
     assert client.post(choices, data='{"refine": false}', content_type="text/plain").status_code == 400
     assert client.post(choices, json={"refine": False}).status_code == 200
+
+
+def test_the_password_is_not_cheaply_guessed_from_the_strips_key() -> None:
+    """Every annotator can read the key in the project's configuration, and try words against it at home."""
+    began = time.process_time()
+    for number in range(10):
+        strip_key(Settings(password=SecretStr(f"word-{number}")), 1)
+    assert time.process_time() - began > 10 * 0.005
 
 
 def test_comparisons_of_secrets_take_as_long_whatever_is_wrong() -> None:
