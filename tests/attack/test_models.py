@@ -7,18 +7,21 @@ import pickle
 import struct
 import time
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import SecretStr
 
 from tator_ml.engine.crops import CropRecipe
 from tator_ml.engine.head import METADATA_FILE, WEIGHTS_FILE, Head, HeadError
 from tator_ml.learning.stores import head_registry
 from tator_sdk.errors import TatorError
 from tator_sdk.settings import Settings
-from tests.dashboard.conftest import Site
+from tests.dashboard.conftest import Site, build_site, close_site
+from tests.dashboard.test_access import PASSWORD, TOKEN, Members
 
 
 class Trap:
@@ -62,6 +65,26 @@ def test_pickles_inside_an_archive_are_not_read(tmp_path: Path, site: Site) -> N
         assert answer.status_code == 200
     assert not (tmp_path / "sprung").exists() and not list(tmp_path.parent.glob("evil*"))
     assert not list(site.settings.home.rglob("*evil*"))
+
+
+def test_a_member_brings_no_encoder_along(settings: Settings, members: Members, tmp_path: Path) -> None:
+    """A head names its encoder, which the engine would fetch from a hub, or load from any folder of the machine."""
+    made = build_site(settings.model_copy(update={"password": SecretStr(PASSWORD)}))
+    try:
+        for encoder, kept in (("transformers:evil/model", 0), ("timm:hf_hub:evil/x", 0), ("starter", 1)):
+            files = replace(small_head(), encoder_name=encoder).files()
+            with zipfile.ZipFile(tmp_path / "head.zip", "w") as archive:
+                for name, data in files.items():
+                    archive.writestr(name, data)
+            for who in ({"token": TOKEN}, {"as": "administrator", "username": "tator", "password": PASSWORD}):
+                assert made.client.post("/tator/sign-in", data=who).status_code == 303
+                before = len(head_registry(made.settings).list())
+                with (tmp_path / "head.zip").open("rb") as archive_file:
+                    made.client.post("/tator/models/add", data={"project": "1", "archive": (archive_file, "h.zip")})
+                taken = len(head_registry(made.settings).list()) - before
+                assert taken == (1 if "as" in who else kept), (encoder, who)
+    finally:
+        close_site(made)
 
 
 def header(about: object, length: int | None = None) -> bytes:

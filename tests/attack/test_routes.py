@@ -251,3 +251,44 @@ def test_the_mark_is_seen_by_those_who_may(locked: Site) -> None:
     for where in ("jobs", f"jobs/{things['job_id'][0]['job_id']}", "now", f"models/head/{head}", "data", "data/import",
                   "data/import/abcdefabcdef", "data/set/theirs"):  # fmt: skip
         assert MARK in locked.page(f"/tator/{where}"), where
+
+
+HERE = "/etc/OF-THIS-MACHINE"
+FORMS = ("train/clip", "train/qwen", "train/sam3", "data/export", "data/polygons", "data/tweak", "data/relabel",
+         "data/prelabel")  # fmt: skip
+PATHS = ("path", "output", "images_path", "labels_path", "labelmap_path", "images", "names", "local_files",
+         "url_prefix", "dataset", "base", "encoder", "source_path", "device", "origin", "kind")  # fmt: skip
+
+
+def test_no_member_names_a_path_of_this_machine(locked: Site) -> None:
+    """Neither in a form that does not ask for it, nor when a job is asked for once more."""
+    own = locked.job("prelabel", 1, request={"project": 1, "prompt": "a car", "dry_run": True})
+    locked.ended(own, Ending("done", result={}))
+    assert sign_in(locked.client, token=TOKEN).status_code == 303
+    data = {**dict.fromkeys(PATHS, HERE), "csrf_token": form_token(locked.client, "/tator/now"), "project": "1",
+            "do": "run", "prompt": "cars"}  # fmt: skip
+    for source in ("project:1", "path", HERE, ""):
+        for form in FORMS:
+            answer = locked.client.post(f"/tator/{form}", data={**data, "source": source})
+            assert answer.status_code in {302, 400, 403, 409, 422}, (form, answer.status_code)
+    locked.client.post(f"/tator/jobs/{own.id}/again", data=data)
+    locked.client.post("/tator/data/add", data=data)
+    jobs = [locked.connection.hgetall(key) for key in locked.connection.keys("tator:job:*-????")]
+    assert len(jobs) >= 4, "some were started"
+    for job in jobs:
+        assert HERE.encode() not in job[b"request"], job
+
+
+@pytest.mark.parametrize(
+    "name", ["../../../evil.zip", "/etc/evil.zip", "..\\evil.zip", "a\r\nX: y.zip", "e" * 400, "\u202evil"]
+)
+def test_an_uploads_name_is_no_path(site: Site, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr("tator_ml.web.dashboard.data.errands.Errands.send", lambda *_: None)
+    answer = site.client.post("/tator/data/import", data={"project": "1", "archive": (io.BytesIO(b"PK"), name)})
+    assert answer.status_code in {302, 400}
+    files = [one for one in (site.settings.home / "uploads").rglob("*") if one.is_file()]
+    for one in files:
+        assert one.parent.parent == site.settings.home / "uploads" and (
+            one.name.endswith(".zip") or one.name == "upload.json"
+        )
+    assert not list(site.settings.home.parent.glob("evil*")) and not Path("/etc/evil.zip").exists()
