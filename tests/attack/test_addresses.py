@@ -17,6 +17,7 @@ from tator_sdk.settings import Settings
 from tests.wire.conftest import PictureServer, Running, pictures, running, scene_bytes, settings
 from tests.wire.test_bad_input import click
 
+pytestmark = pytest.mark.attack  # together they take their time
 __all__ = ["click", "pictures", "running", "settings"]
 
 STUDIO = "http://studio.example:8080"

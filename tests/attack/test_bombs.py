@@ -32,6 +32,7 @@ from tator_sdk.shapes import shapes_of_result
 from tests.dashboard.conftest import Site
 from tests.fuzz.targets import CONFIG, INTERFACE
 
+pytestmark = pytest.mark.attack  # together they take their time
 SMALL = ArchiveLimits(entries=50, total_bytes=2**20, file_bytes=2**18, ratio=20.0, ratio_from_bytes=2**16)
 SECONDS = 5.0
 """In which anything hostile must be done with, on a busy machine."""
@@ -366,7 +367,6 @@ def test_no_entry_of_a_data_yaml_leads_out_of_an_archive(tmp_path: Path, entry: 
         pass
 
 
-@pytest.mark.attack
 def test_what_was_refused_was_refused_within_little_memory(tmp_path: Path) -> None:
     """All pictures and metadata above once more, in a process that may have 1.5 GB."""
     code = (

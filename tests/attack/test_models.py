@@ -23,6 +23,8 @@ from tator_sdk.settings import Settings
 from tests.dashboard.conftest import Site, build_site, close_site
 from tests.dashboard.test_access import PASSWORD, TOKEN, Members
 
+pytestmark = pytest.mark.attack  # together they take their time
+
 
 class Trap:
     """Makes a folder where it is unpickled."""

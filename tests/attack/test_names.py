@@ -34,6 +34,7 @@ from tests.dashboard.conftest import Site
 
 from .hostile import NAMES
 
+pytestmark = pytest.mark.attack  # together they take their time
 SECRET = "nobody may read this"
 
 

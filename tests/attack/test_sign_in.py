@@ -54,6 +54,7 @@ def test_behind_a_proxy_only_its_own_word_counts(settings: Settings, members: Me
         close_site(made)
 
 
+@pytest.mark.attack
 def test_guesses_from_many_addresses_are_counted_together(locked: Site) -> None:
     data = {"csrf_token": form_token(locked.client), **GUESS}
     answers = [
