@@ -133,7 +133,10 @@ class DatasetRegistry:
             RegistryError: there is none.
         """
         records = self.list()
-        path = str(Path(name).expanduser().resolve())
+        try:
+            path = str(Path(name).expanduser().resolve())
+        except (OSError, ValueError, RuntimeError):  # nothing that could be a path
+            path = ""
         for one in records:
             if name == one.id or path == one.path:
                 return one

@@ -24,6 +24,7 @@ from tator_ml.jobs.owner import Owner
 from tator_ml.lease import Bystander
 from tator_sdk.disk import disk_is_full
 from tator_sdk.errors import TatorError
+from tator_sdk.plain_text import on_one_line
 from tator_sdk.settings import Settings
 
 WRITE_SECONDS = 0.2
@@ -140,7 +141,7 @@ class QueuedJob:
 
     def log(self, line: str) -> None:
         """See :meth:`Job.log`; also to the process's own log."""
-        parts = [part[:MOST_LINE_CHARACTERS] for part in line.splitlines()] or [""]
+        parts = [on_one_line(part[:MOST_LINE_CHARACTERS]) for part in line.splitlines()] or [""]
         for part in parts:
             logging.getLogger(__name__).info("%s: %s", self.id, part)
         for begin in range(0, len(parts), 1000):

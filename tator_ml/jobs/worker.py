@@ -23,6 +23,7 @@ from tator_ml.jobs import lifecycle
 from tator_ml.jobs.connection import connect_patiently, job_queue
 from tator_ml.jobs.device import queue_names
 from tator_ml.jobs.fence import beat
+from tator_ml.jobs.known import KnownJob
 from tator_ml.jobs.order import parse_message, timeout_sentence
 from tator_ml.jobs.owner import Owner
 from tator_ml.jobs.priority import run_behind_others
@@ -43,6 +44,7 @@ class TatorWorker(SpawnWorker):
     A freshly spawned process for each job, not a forked one: CUDA does not survive a fork.
     """
 
+    job_class = KnownJob
     settings: Settings
     sweeper: Sweeper
     _stop_asked: float | None = None

@@ -10,6 +10,7 @@ from gunicorn.app.base import BaseApplication
 
 from tator_ml.services import build_services
 from tator_ml.web.app import create_app
+from tator_ml.web.patience import PatientWorker
 from tator_sdk.regions import load_brush_codec
 from tator_sdk.settings import Settings
 
@@ -27,7 +28,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
             "bind": f"{settings.host}:{settings.port}",
             "workers": 1,  # pending prompts and notices live in this process
             "threads": settings.web_threads + settings.dashboard_streams,  # an open page's stream sleeps in its own
-            "worker_class": "gthread",
+            "worker_class": PatientWorker,
             "timeout": 120,
             "graceful_timeout": 5,
             "keepalive": 30,
