@@ -43,7 +43,7 @@ else
 endif
 
 test-fast: $(READY) ## what needs neither Label Studio nor a browser
-	$(BIN)/python -m pytest -m "not studio and not browser" $(ARGS)
+	$(BIN)/python -m pytest -m "not studio and not browser and not faults and not attack and not newcomer" $(ARGS)
 
 faults: $(READY) $(STUDIO_READY) ## everything that may fail, row by row of docs/reliability.md
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults --write docs/reliability.md
