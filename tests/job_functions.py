@@ -13,5 +13,6 @@ def job_functions() -> list[str]:
     found = ["tests.jobs.work.nowhere"]
     for path in sorted(TESTS.glob("*/work.py")):
         module = f"tests.{path.parent.name}.work"
-        found += [f"{module}.{one.name}" for one in ast.parse(path.read_text()).body if isinstance(one, ast.FunctionDef)]
+        body = ast.parse(path.read_text()).body
+        found += [f"{module}.{one.name}" for one in body if isinstance(one, ast.FunctionDef)]
     return found
