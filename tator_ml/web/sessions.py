@@ -22,6 +22,8 @@ UNSURE_SECONDS = 900.0
 """How long its last answer holds where it does not answer."""
 RETRY_SECONDS = 20.0
 MOST_SESSIONS = 4096
+MOST_OF_ONE = 32
+"""Sessions of one person; a further one ends the oldest, so that nobody fills the places of all."""
 
 ADMINISTRATOR = Visitor("administrator", signed_in=True)
 
@@ -71,6 +73,9 @@ class Sessions:
         begun = _Session(who, now, now, now, None if token is None else SecretStr(token))
         with self._lock:
             self._sessions = {name: one for name, one in self._sessions.items() if now - one.begun < SESSION_SECONDS}
+            own = [name for name, one in self._sessions.items() if one.visitor.name == who.name]
+            for oldest in own[: max(0, len(own) - MOST_OF_ONE + 1)]:
+                del self._sessions[oldest]
             if len(self._sessions) >= MOST_SESSIONS:
                 raise SessionsFull("Too many people are signed in; try again later.")
             name = secrets.token_urlsafe(32)

@@ -104,7 +104,7 @@ def read_yaml(path: Path) -> DataYaml:
         DatasetError: it is not YAML, or has no usable ``names``.
     """
     try:
-        content = yaml.load(_text(path), _Loader)  # noqa: S506 - a safe loader
+        content = yaml.load(_text(path), _Loader)  # noqa: S506  # nosec B506 - a safe loader
         names = content["names"]
         if isinstance(names, dict):  # indices may be written as text
             numbered = {int(index): name for index, name in names.items()}

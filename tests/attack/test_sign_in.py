@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from tator_ml.web.access import Visitor
+from tator_ml.web.sessions import MOST_OF_ONE, MOST_SESSIONS, Sessions
 from tator_sdk.connect import strip_key
 from tator_sdk.settings import Settings
 from tests.dashboard.conftest import Site, build_site, close_site
@@ -78,6 +80,16 @@ def test_a_planted_session_is_worth_nothing(locked: Site) -> None:
     assert locked.client.post("/tator/now/budget", data={"csrf_token": before}).status_code == 400
     victim.set_cookie("tator_9090", after.value[:-3] + "AAA", path="/tator")
     assert victim.get("/tator/now").status_code == 302, "a changed signature"
+
+
+def test_nobody_fills_the_places_of_all() -> None:
+    """Signing in again and again, which is not limited as failing is."""
+    sessions = Sessions(lambda token: Visitor(token, frozenset({1}), signed_in=True))
+    bob = sessions.begin("bob")
+    names = [sessions.begin("ann") for _ in range(MOST_SESSIONS + 10)]
+    assert sessions.visitor(names[-1]) is not None and sessions.visitor(names[-MOST_OF_ONE]) is not None
+    assert sessions.visitor(names[-MOST_OF_ONE - 1]) is None
+    assert sessions.visitor(bob) is not None and sessions.visitor(sessions.begin("cleo")) is not None
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
