@@ -89,7 +89,7 @@ READS = re.compile(
 )
 """Verbs that are run when a sentence names them without an option: they only read."""
 
-NAMED = re.compile(r"tator( [a-z][a-z0-9-]*)*")
+NAMED = re.compile(r"tator( [a-z][a-z-]*\d?)*")
 """A verb without arguments or options, as a sentence names it."""
 
 REPLACED = (
