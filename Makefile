@@ -8,7 +8,7 @@ STUDIO_READY := $(STUDIO)/tator-complete
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast faults attack newcomer lint format fuzz env-example image-check remote-check starter bench clean
+.PHONY: help install demo test test-fast faults attack newcomer lint audit format fuzz env-example image-check remote-check starter bench clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -43,22 +43,27 @@ else
 endif
 
 test-fast: $(READY) ## what needs neither Label Studio nor a browser
-	$(BIN)/python -m pytest -m "not studio and not browser" $(ARGS)
+	$(BIN)/python -m pytest -m "not studio and not browser and not faults and not attack and not newcomer" $(ARGS)
 
 faults: $(READY) $(STUDIO_READY) ## everything that may fail, row by row of docs/reliability.md
-	$(BIN)/python -m pytest -m faults $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults --write docs/reliability.md
 
 attack: $(READY) $(STUDIO_READY) ## what an enemy would try, line by line of docs/security.md
 	$(BIN)/python -m pytest tests/attack tests/fuzz $(ARGS)
+	$(BIN)/python -m tests.fuzz --inputs $(or $(INPUTS),10000) --seconds 60
 
 newcomer: $(READY) $(STUDIO_READY) ## every command of the documentation, to the letter
 	$(BIN)/python -m pytest -m newcomer $(ARGS)
 
-lint: $(READY) ## ruff, bandit and mypy
+lint: $(READY) ## ruff, bandit, mypy and pip-audit
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/bandit -q -ll -c pyproject.toml -r label_config tator_sdk tator_ml training demo
 	$(BIN)/mypy
+	@$(BIN)/python -m deploy.audit
+
+audit: $(READY) ## known weaknesses in the versions that we pin, where PyPI's advisories can be asked
+	$(BIN)/python -m deploy.audit
 
 format: $(READY) ## let ruff put the code in order
 	$(BIN)/ruff check --fix .

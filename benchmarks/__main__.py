@@ -7,7 +7,7 @@ import sys
 
 from benchmarks.report import publish
 
-BENCHMARKS = ("clicks", "dashboard", "data", "formats", "head", "qwen", "sam3", "scale", "starter", "tweak")
+BENCHMARKS = ("clicks", "dashboard", "data", "formats", "head", "load", "qwen", "sam3", "scale", "starter", "tweak")
 
 
 def main() -> int:

@@ -20,6 +20,7 @@ from tator_sdk.connect import Connection
 from tator_sdk.geometry import Xyxy
 from tator_sdk.settings import Settings
 from tator_sdk.studio import open_studio, sentences
+from training.starter.prompts import center_point
 from training.starter.scenes import SceneSettings, draw_scene
 
 
@@ -46,17 +47,19 @@ def connect_here(settings: Settings, project: int) -> None:
 
 @dataclass(frozen=True)
 class TrueBox:
-    """An object of a scene: the name that the project gives its class, and its box in pixels."""
+    """An object of a scene: the name that the project gives its class, its box and a point well inside, in pixels."""
 
     label: str
     xyxy: Xyxy
+    point: tuple[float, float]
 
 
 @dataclass(frozen=True)
 class LabelledTask:
-    """A task with what its picture shows."""
+    """A task with what its picture shows; ``image`` is where Label Studio serves that."""
 
     number: int
+    image: str
     boxes: tuple[TrueBox, ...]
     size_wh: tuple[int, int]
 
@@ -98,6 +101,17 @@ class LabelledProject:
         """The backend's model version as Label Studio shows it."""
         rows = self.studio.ml.list(project=self.number)
         return str(next(row.model_version for row in rows if row.id == self.backend))
+
+
+def keypoint(label: str, point: tuple[float, float], size_wh: tuple[int, int]) -> dict[str, Any]:
+    """A click as the editor sends it."""
+    width, height = size_wh
+    value = {"x": 100 * point[0] / width, "y": 100 * point[1] / height, "width": 0.26, "keypointlabels": [label]}
+    return {
+        "id": secrets.token_urlsafe(8), "from_name": "point", "to_name": "image", "type": "keypointlabels",
+        "origin": "manual", "original_width": width, "original_height": height, "image_rotation": 0,
+        "value": value, "is_positive": True,
+    }  # fmt: skip
 
 
 def region(label: str, xyxy: Xyxy, size_wh: tuple[int, int], control: str = "box") -> dict[str, Any]:
@@ -156,7 +170,7 @@ def labelled_project(
                 made = [_task(folder, name, truth[name], annotated) for name in part]
                 answer = studio.projects.import_tasks(id=project.id, request=made, return_task_ids=True)
                 for number, name in zip(answer.task_ids, part, strict=True):
-                    tasks.append(LabelledTask(int(number), truth[name][0], truth[name][1]))
+                    tasks.append(LabelledTask(int(number), _address(folder, name), truth[name][0], truth[name][1]))
                 report(f"{len(tasks)} tasks imported")
             connect(settings, project.id)
             rows = studio.ml.list(project=project.id)
@@ -182,17 +196,21 @@ def draw_pictures(folder: Path, seeds: range, scenes: SceneSettings, name_of: Ca
         name = f"{seed}.png"
         cv2.imwrite(str(folder / name), scene.image[..., ::-1])
         boxes = []
-        for one in scene.objects:
+        for index, one in enumerate(scene.objects):
             x0, y0, x1, y1 = (float(edge) for edge in one.xyxy)
-            boxes.append(TrueBox(name_of(one.shape), (x0, y0, x1, y1)))
+            boxes.append(TrueBox(name_of(one.shape), (x0, y0, x1, y1), center_point(scene.mask(index))))
         return name, (tuple(boxes), (scene.image.shape[1], scene.image.shape[0]))
 
     with ThreadPoolExecutor(2) as pool:
         return dict(one for one in pool.map(drawn, seeds) if one is not None)
 
 
+def _address(folder: Path, name: str) -> str:
+    return f"/data/local-files/?d={folder.name}/{name}"
+
+
 def _task(folder: Path, name: str, truth: Truth, annotated: bool) -> dict[str, Any]:
-    task: dict[str, Any] = {"data": {"image": f"/data/local-files/?d={folder.name}/{name}"}}
+    task: dict[str, Any] = {"data": {"image": _address(folder, name)}}
     if annotated:
         boxes, size_wh = truth
         task["annotations"] = [{"result": [region(box.label, box.xyxy, size_wh) for box in boxes]}]

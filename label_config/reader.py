@@ -96,7 +96,8 @@ class _Tag:
 
     tag: str
     attrs: dict[str, str]
-    labels: list[Label] = field(default_factory=list)
+    labels: dict[str, Label] = field(default_factory=dict)
+    """By their values."""
 
     def get(self, name: str) -> str:
         wanted = name.lower()
@@ -179,11 +180,12 @@ def _add_label(tag: _Tag, owner: _Tag | None, found: _Found) -> None:
     value = tag.get("alias") or tag.get("value")
     if owner is None or not value:
         return
-    if any(label.value == value for label in owner.labels):
+    if value in owner.labels:
         found.warnings.append(f'The label "{value}" stands twice in "{owner.get("name")}".')
         return
     predicted = (name.strip() for name in tag.get("predicted_values").split(","))
-    owner.labels.append(Label(value, tuple(name for name in predicted if name), MappingProxyType(tag.attrs)))
+    names = tuple(name for name in predicted if name)
+    owner.labels[value] = Label(value, names, MappingProxyType(tag.attrs))
     _check_words(f'The label "{value}"', "model_assist", tag.get("model_assist"), ASSISTS, found)
     _check_switch(f'The label "{value}"', tag.get("model_oriented"), found)
 
@@ -220,14 +222,14 @@ def _control(tag: _Tag, found: _Found, images: set[str]) -> Control | None:
     if tag.kind == "textarea":
         found.warnings.extend(unreadable(f'"{name}"', options))
     else:
-        own = [label.value for label in tag.labels]
+        own = list(tag.labels)
         boxes = TAKES.get(tag.kind) == "boxes"
         found.warnings.extend(unreadable_exemplars(f'"{name}"', options, boxes, own))
     return Control(
         name=name,
         tag=tag.tag,
         to_name=tuple(part for part in _split(tag.get("toName")) if part in images) or tuple(to_name & images),
-        labels=tuple(tag.labels),
+        labels=tuple(tag.labels.values()),
         smart=tag.get("smart").strip().lower() != "false",
         score_threshold=_threshold(name, options.get("score_threshold"), found),
         options=MappingProxyType(options),

@@ -32,6 +32,7 @@ from tator_ml.quality.comparison import NO_ASSISTANCE
 from tator_ml.request import first_addresses, kept_prompts, output_kinds, project_number, task_number
 from tator_ml.services import Services, build_services
 from tator_sdk.annotations import labels_of
+from tator_sdk.disk import FULL, disk_is_full
 from tator_sdk.errors import TatorError
 from tator_sdk.regions import Region
 from tator_sdk.settings import Settings
@@ -40,6 +41,7 @@ log = logging.getLogger(__name__)
 
 Json = Mapping[str, Any]
 Result = dict[str, Any] | list[Any]
+SURPRISE = "Tator had an unexpected error with this picture; its log says more."
 NOTHING_TO_STORE: list[Any] = []  # as a task's entry: unlike an empty result, Label Studio stores no prediction for it
 
 
@@ -133,11 +135,9 @@ class TatorBackend:
             outcome = "busy" if isinstance(error, Busy) else "refused"
             log.warning("project %s, task %s: %s", self.project, task_number(task), error)
             self._services.notices.failed(self.project, str(error))
-        except Exception:  # one task's surprise must not take the answers of the others
+        except Exception as error:  # one task's surprise must not take the answers of the others
             log.exception("project %s, task %s failed", self.project, task_number(task))
-            self._services.notices.failed(
-                self.project, "Tator had an unexpected error with this picture; its log says more."
-            )
+            self._services.notices.failed(self.project, FULL if disk_is_full(error) else SURPRISE)
         finally:
             lane = "batch" if self._assist == "text" else "click" if context else "preload"
             self._services.metrics.answered(self._assist, lane, outcome, time.monotonic() - begun)

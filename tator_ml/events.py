@@ -6,6 +6,7 @@ All of it happens behind the answer: Label Studio gives up on an event after a s
 from __future__ import annotations
 
 import logging
+import sqlite3
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -93,7 +94,7 @@ class _Events:
         self._services.quality.annotated(self._project, annotation, task, label_config)
         if follower is None:
             return
-        suggested = self._services.suggestions.of_task(self._project, task["id"])
+        suggested = self._suggested(task["id"])
         seen = frozenset(str(one["region_id"]) for one in suggested)
         follower.annotated(self._project, annotation, task, label_config, seen)
 
@@ -105,11 +106,19 @@ class _Events:
         number, task, result = (annotation.get(key) for key in ("id", "task", "result"))
         if not (isinstance(number, int) and isinstance(task, int) and isinstance(result, list)):
             return
-        suggested = self._services.suggestions.of_task(self._project, task)
+        suggested = self._suggested(task)
         regions = [item for item in result if isinstance(item, Mapping)]
         negatives = _negatives(data.get("project"))
         if len(without_leftovers(regions, suggested, negatives)) < len(regions):
             self._services.preloads.submit(partial(self._remove_leftovers, number, suggested, negatives))
+
+    def _suggested(self, task: int) -> Sequence[Json]:
+        """What is on record of a task; nothing where the record cannot be read: the annotation counts all the same."""
+        try:
+            return self._services.suggestions.of_task(self._project, task)
+        except sqlite3.DatabaseError as error:
+            log.error("project %s, task %s: the record of suggestions cannot be read: %s", self._project, task, error)
+            return []
 
     def _remove_leftovers(self, annotation: int, suggested: Sequence[Json], negatives: frozenset[Negative]) -> None:
         try:

@@ -23,7 +23,7 @@ Kind = tuple[str, str]
 
 @dataclass(frozen=True)
 class Latency:
-    """How long some answers took, from request to answer at the web process.
+    """How long some answers took.
 
     Attributes:
         count: of answers.
@@ -43,7 +43,7 @@ class LastHour:
         """Prepare.
 
         Args:
-            clock: seconds since the epoch.
+            clock: seconds, of which only differences count.
         """
         self._clock = clock
         self._lock = threading.Lock()

@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 from tator_ml.engine.messages import Status
 from tator_ml.jobs.connection import connect_redis
 from tator_ml.jobs.records import JobRecords
-from tator_ml.last_hour import LastHour
+from tator_ml.last_hour import QUANTILES, LastHour, Latency
 from tator_sdk.settings import Settings
 
 JOBS_SECONDS = 5.0  # for how long a count of jobs is believed
@@ -90,6 +90,7 @@ class _Engine(Collector):
         yield _family(GaugeMetricFamily, "tator_waiting", "What waits for the device.", "lane", status.waiting)
         yield _family(GaugeMetricFamily, "tator_oldest_seconds", "Age of what waits longest.", "lane",
                       status.oldest_seconds)  # fmt: skip
+        yield _latencies(status.latencies)
         memory: dict[str, float | None] = {
             "engine": status.process_bytes,
             "warm": sum(one.nbytes for one in status.warm),
@@ -123,6 +124,15 @@ class _Jobs(Collector):
         statuses = ("queued", "running", "done", "failed", "cancelled")
         counts = {status: float(self._counts[status]) for status in statuses}
         yield _family(GaugeMetricFamily, "tator_jobs", "Jobs in the history, by status.", "status", counts)
+
+
+def _latencies(found: dict[str, Latency]) -> Metric:
+    said = "From a request's entering its lane to its end, in the last hour: percentiles by lane."
+    family = GaugeMetricFamily("tator_lane_seconds", said, labels=["lane", "quantile"])
+    for lane, one in found.items():
+        for quantile, value in zip(QUANTILES, (one.p50, one.p95, one.p99), strict=True):
+            family.add_metric([lane, f"{quantile:g}"], value)
+    return family
 
 
 def _gauge(name: str, said: str, value: float) -> Metric:

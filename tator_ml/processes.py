@@ -16,9 +16,12 @@ from types import FrameType
 
 import psutil
 
+from tator_ml.lease import this_host
 from tator_sdk.errors import TatorError
 
 LOOPBACK = "127.0.0.1"
+STARTTIME_AFTER_NAME = 19
+"""Place of ``starttime`` in /proc/PID/stat, counted after the program's name, which may hold spaces."""
 Report = Callable[[str], None]
 """Takes one short sentence about what is happening."""
 
@@ -93,11 +96,23 @@ def ended(process: psutil.Process) -> bool:
     return bool(process.status() == psutil.STATUS_ZOMBIE and process.num_threads() <= 1)
 
 
-def same_process(pid: int, started: float) -> psutil.Process | None:
-    """The process ``pid`` if it is the one that started then; numbers are given out again."""
+def started(process: psutil.Process) -> float:
+    """When a process began: seconds since the start of the system, where they can be had, else since the epoch.
+
+    Since the epoch it would be another moment after each correction of the clock, and the process another one.
+    """
+    try:
+        told = Path(f"/proc/{process.pid}/stat").read_bytes().rpartition(b")")[2].split()  # see proc(5)
+        return int(told[STARTTIME_AFTER_NAME]) / os.sysconf("SC_CLK_TCK")
+    except (OSError, IndexError, ValueError):
+        return float(process.create_time())
+
+
+def same_process(pid: int, began: float) -> psutil.Process | None:
+    """The process ``pid`` if it is the one that began then, as `started` says; numbers are given out again."""
     with contextlib.suppress(psutil.Error):
         process = psutil.Process(pid)
-        if abs(process.create_time() - started) < 2.0 and not ended(process):
+        if abs(started(process) - began) < 2.0 and not ended(process):
             return process
     return None
 
@@ -122,9 +137,10 @@ class PidFile:
         process, owner = psutil.Process(pid), psutil.Process()
         entry = {
             "pid": process.pid,
-            "started": process.create_time(),
+            "started": started(process),
             "owner": owner.pid,
-            "owner_started": owner.create_time(),
+            "owner_started": started(owner),
+            "host": this_host(),
         }
         self._path.parent.mkdir(parents=True, exist_ok=True)
         write_private(self._path, json.dumps(entry))
@@ -141,8 +157,9 @@ class PidFile:
         """
         try:
             entry = json.loads(self._path.read_text())
-            process = same_process(entry["pid"], entry["started"])
-            owner = same_process(entry["owner"], entry["owner_started"])
+            here = entry["host"] == this_host()  # else before the machine's last start, or another one's of this home
+            process = same_process(entry["pid"], entry["started"]) if here else None
+            owner = same_process(entry["owner"], entry["owner_started"]) if here else None
         except FileNotFoundError:
             return
         except (ValueError, KeyError, TypeError):

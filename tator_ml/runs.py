@@ -12,7 +12,6 @@ import hashlib
 import json
 import re
 import shutil
-import tempfile
 import zipfile
 from abc import ABC, abstractmethod
 from collections import defaultdict
@@ -27,6 +26,7 @@ from tator_ml.engine.head import write_whole
 from tator_ml.projects import Projects, Role
 from tator_ml.versions import next_version
 from tator_sdk.errors import TatorError
+from tator_sdk.unfinished import unfinished
 
 METADATA_FILE, METRICS_FILE, EXAMPLES_FILE = "metadata.json", "metrics.json", "examples.json"
 BASE = "base"
@@ -254,9 +254,7 @@ class RunRegistry(ABC, Generic[M, E]):
         Raises:
             RunError: what was written cannot be read.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(dir=self.folder, prefix=".part-"))
-        try:
+        with unfinished(self.folder, ".part-") as partial:
             partial.chmod(0o755)
             write(partial)
             digest = self.check_weights(self.read(partial, metadata, {}))
@@ -275,9 +273,6 @@ class RunRegistry(ABC, Generic[M, E]):
                         continue
                     raise
                 return self._read(self.folder / metadata.id)
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
 
     def archive(self, name: str, path: Path) -> Path:
         """Write a run as one zip: weights, metadata and metrics; the pictures it has seen stay here.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sqlite3
 import threading
 import time
@@ -15,6 +16,8 @@ from typing import Any
 from tator_ml.sqlite_file import open_shared
 from tator_sdk.annotations import labels_of
 from tator_sdk.regions import Region
+
+log = logging.getLogger(__name__)
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS suggestions (
@@ -82,7 +85,7 @@ class Suggestions:
         image: str | None = None,
         before: Sequence[object] = (),
     ) -> None:
-        """Keep what was answered.
+        """Keep what was answered; where the file takes nothing, the log says so and the answer goes out all the same.
 
         Args:
             project: Label Studio's number; ``task`` likewise.
@@ -116,12 +119,15 @@ class Suggestions:
                     drawn,
                 )
             )
-        with self._lock, self._database:
-            self._database.executemany(
-                "INSERT INTO suggestions (at, project, task, prompt_ids, region_id, region, model_version, assist, "
-                "image, mask, before) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                rows,
-            )
+        try:
+            with self._lock, self._database:
+                self._database.executemany(
+                    "INSERT INTO suggestions (at, project, task, prompt_ids, region_id, region, model_version, assist, "
+                    "image, mask, before) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    rows,
+                )
+        except sqlite3.DatabaseError as error:
+            log.error("project %s, task %s: what was suggested is not on record: %s", project, task, error)
 
     def of_task(self, project: int, task: int) -> list[dict[str, object]]:
         """What was suggested on a task, oldest first, without masks."""

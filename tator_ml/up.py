@@ -14,6 +14,7 @@ from tator_ml.jobs import connect_redis
 from tator_ml.jobs.connection import living_workers
 from tator_ml.processes import Part, ProcessError, Supervisor, free_port
 from tator_ml.redis_server import redis_answers, redis_command, redis_url
+from tator_sdk.files import private_folder
 from tator_sdk.settings import LOOPBACK_HOSTS, Settings
 from tator_sdk.settings_list import ORIGINS, origins
 
@@ -37,6 +38,7 @@ def start_back(settings: Settings, parts: Supervisor) -> None:
     Raises:
         ProcessError: as :func:`start_parts`.
     """
+    private_folder(settings.home)
     if settings.redis_url is None:
         parts.start(Part("redis", redis_command(settings), lambda: redis_answers(settings), 20))
     elif not redis_answers(settings):

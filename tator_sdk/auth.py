@@ -47,7 +47,12 @@ class LabelStudioAuth(httpx.Auth):
         self._lock = threading.Lock()
 
     def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        """Sign, send, and once more with a fresh token when the first was refused."""
+        """Sign, send, and once more with a fresh token when the first was refused.
+
+        Raises:
+            TokenRefused: the personal access token is not taken.
+            httpx.HTTPError: Label Studio cannot exchange it now, as it may fail at any other request.
+        """
         if urlsplit(str(request.url))[:2] != self._origin:
             yield request
             return
@@ -76,11 +81,11 @@ class LabelStudioAuth(httpx.Auth):
                 "Account & Settings → Personal Access Token."
             )
         response.read()
-        if not response.is_success:
-            raise TokenRefused(
-                f"Label Studio at {self._base_url} does not exchange the token ({response.status_code})."
-            )
-        return str(response.json()["access"])
+        response.raise_for_status()
+        try:
+            return str(response.json()["access"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise httpx.DecodingError("the answer to the token is cut", request=response.request) from error
 
     def _taken(self, access: str) -> str:
         with self._lock:

@@ -15,7 +15,7 @@ import httpx
 
 from tator_sdk.auth import LabelStudioAuth
 from tator_sdk.settings import Settings
-from tator_sdk.studio import StudioError, refusal, require_token, sentences
+from tator_sdk.studio import StudioError, broken_off, refusal, require_token, sentences
 
 ANSWER_SECONDS = 120.0
 WRITE_SECONDS = 600.0  # after a push Label Studio counts the predictions of the whole project: 2.7 ms for each
@@ -188,7 +188,10 @@ class BulkApi:
             answer = self._client.send(request)
             if not answer.is_success:
                 raise refusal(self.url, answer.status_code, _body(answer))
-            return answer.json() if answer.content else None
+            try:
+                return answer.json() if answer.content else None
+            except ValueError as error:
+                raise broken_off(self.url) from error
 
 
 def open_bulk(settings: Settings) -> BulkApi:

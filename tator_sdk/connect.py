@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import hmac
 from dataclasses import dataclass
@@ -150,8 +151,14 @@ def strip_key(settings: Settings, project: int | None) -> str:
     """What the live strip's address must carry where the backend has a password; else empty."""
     if settings.password is None:
         return ""
-    secret = settings.password.get_secret_value().encode()
+    secret = _strip_secret(settings.password.get_secret_value())
     return hmac.new(secret, f"strip:{project}".encode(), hashlib.sha256).hexdigest()[:24]
+
+
+@functools.lru_cache(maxsize=4)
+def _strip_secret(password: str) -> bytes:
+    # annotators read the keys in the configuration: to guess the password from one must take long for each guess
+    return hashlib.scrypt(password.encode(), salt=b"tator strip", n=2**14, r=8, p=1)
 
 
 def strip_url(settings: Settings, backend_url: str, project: int | None) -> str:

@@ -99,7 +99,7 @@ class DatasetRegistry:
             TatorError: there is no data set, or the type is unknown.
         """
         path = path.expanduser().resolve()
-        marker = _marker(path) or {}
+        marker = marker_of(path) or {}
         kind = type or marker.get("type") or None
         if kind is not None and kind not in TYPES:
             raise RegistryError(f"There is no type {kind!r} of data set; there are {', '.join(TYPES)}.")
@@ -133,7 +133,10 @@ class DatasetRegistry:
             RegistryError: there is none.
         """
         records = self.list()
-        path = str(Path(name).expanduser().resolve())
+        try:
+            path = str(Path(name).expanduser().resolve())
+        except (OSError, ValueError, RuntimeError):  # nothing that could be a path
+            path = ""
         for one in records:
             if name == one.id or path == one.path:
                 return one
@@ -148,7 +151,7 @@ class DatasetRegistry:
         if fingerprint == record.fingerprint:
             return "unchanged"
         try:
-            if _is_read(record.type, _marker(path) or {}):
+            if _is_read(record.type, marker_of(path) or {}):
                 signature = _read(path, record.type, progress)[1].signature
             else:
                 signature = signature_of_files(path)
@@ -170,7 +173,7 @@ class DatasetRegistry:
             RegistryError: it is not one of Tator's, or something was changed or added.
         """
         path = Path(record.path)
-        if path.is_symlink() or _marker(path) is None:
+        if path.is_symlink() or marker_of(path) is None:
             raise RegistryError(f"{path} was not written by Tator; if you want it gone, remove it yourself.")
         if fingerprint_of(path) != record.fingerprint:
             raise RegistryError(f"Files in {path} were changed or added since; look at them, and remove it yourself.")
@@ -276,7 +279,7 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _marker(path: Path) -> dict[str, Any] | None:
+def marker_of(path: Path) -> dict[str, Any] | None:
     """What Tator wrote into a data set about it; None where it did not write it."""
     if path.is_dir():
         return written_by_tator(path)

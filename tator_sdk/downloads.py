@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import base64
 import binascii
+import posixpath
 import time
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
-from urllib.parse import quote, unquote, urljoin, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 
 import httpx
 
 from tator_sdk.auth import LabelStudioAuth
 from tator_sdk.images import ImageError
+from tator_sdk.plain_text import on_one_line
 from tator_sdk.settings import Settings
 
 CLOUD_SCHEMES = {"s3", "gs", "azure-blob", "gcs"}
@@ -74,7 +76,7 @@ class PictureSource:
         """
         if address.startswith("data:"):
             return Download(_decode_data_url(address, self._settings.image_max_bytes))
-        parts = urlsplit(address)
+        parts = _split(address)
         if parts.scheme in {"", "file"}:
             local = self._local_file(unquote(parts.path)) if address[:6] != "/data/" else None
             if local is not None:
@@ -86,7 +88,7 @@ class PictureSource:
                 raise ImageError(f"The cloud address {address} needs a task to be signed by Label Studio.")
             coded = quote(base64.b64encode(address.encode()).decode())
             address = f"/tasks/{task_id}/presign/?fileuri={coded}"
-        url = urljoin(self._settings.label_studio_url + "/", address)
+        url = _joined(self._settings.label_studio_url + "/", address)
         # Label Studio sends no length with a whole file, so a cut transfer would look complete; a range has one.
         headers = {"Range": "bytes=0-"}
         if etag:
@@ -96,10 +98,18 @@ class PictureSource:
         return self._download(url, headers, signed=parts.scheme in CLOUD_SCHEMES)
 
     def _allowed(self, url: str) -> bool:
-        parts, own = urlsplit(url), urlsplit(self._settings.label_studio_url)
-        if parts.scheme not in {"http", "https"}:
+        # read by what sends the request: two readers of one address may find two hosts in it
+        asked = _url(url)
+        if asked.scheme not in {"http", "https"}:
             return False
-        return parts[:2] == own[:2] or (parts.hostname or "") in self._settings.image_hosts
+        if self._is_own(asked):  # whose token would ask its API for whoever can edit a task
+            path = posixpath.normpath("/" + unquote(asked.path).lstrip("/"))
+            return not f"{path}/".startswith("/api/")
+        return asked.host in self._settings.image_hosts
+
+    def _is_own(self, asked: httpx.URL) -> bool:
+        own = _url(self._settings.label_studio_url)
+        return (asked.scheme, asked.host, asked.port, asked.userinfo) == (own.scheme, own.host, own.port, own.userinfo)
 
     def _download(self, url: str, headers: dict[str, str], signed: bool) -> Download:
         asks = not headers.keys().isdisjoint({"If-None-Match", "If-Modified-Since"})
@@ -107,12 +117,11 @@ class PictureSource:
         for hop in range(REDIRECTS + 1):
             # Label Studio itself names the signed address of a cloud file, so one hop from there is trusted.
             if not self._allowed(url) and not (signed and hop == 1):
-                host = urlsplit(url).hostname
-                raise ImageError(f"Pictures from {host} are not allowed; add it to TATOR_IMAGE_HOSTS.")
+                raise ImageError(self._not_allowed(url))
             try:
                 with self._client.stream("GET", url, headers=headers) as response:
                     if response.is_redirect and "location" in response.headers:
-                        url = urljoin(url, response.headers["location"])
+                        url = _joined(url, response.headers["location"])
                         continue
                     if response.status_code == 304 and asks:
                         return Download(None)
@@ -121,9 +130,15 @@ class PictureSource:
                     return Download(data, response.headers.get("etag"), response.headers.get("last-modified"))
             except httpx.TimeoutException as error:
                 raise self._too_slow(url) from error
-            except httpx.HTTPError as error:
+            except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:  # the latter of a redirect
                 raise ImageError(f"{_host(url)} cannot be reached for the picture ({error}).") from error
         raise ImageError(f"The picture's address at {_host(url)} redirects too often.")
+
+    def _not_allowed(self, url: str) -> str:
+        asked = _url(url)
+        if self._is_own(asked):
+            return f"{on_one_line(url)[:200]} is no address of a picture in Label Studio."
+        return f"Pictures from {asked.host or 'such an address'} are not allowed; add it to TATOR_IMAGE_HOSTS."
 
     def _refuse(self, response: httpx.Response, url: str) -> None:
         status = response.status_code
@@ -163,7 +178,7 @@ class PictureSource:
         """The file's bytes when it lies under an allowed root, else None."""
         try:
             real = Path(path).resolve(strict=True)
-        except OSError:
+        except (OSError, ValueError):  # a byte that no path has
             return None
         roots = [root.resolve() for root in self._settings.image_roots]
         if not real.is_file() or not any(real.is_relative_to(root) for root in roots):
@@ -171,6 +186,27 @@ class PictureSource:
         if real.stat().st_size > self._settings.image_max_bytes:
             raise ImageError("The picture's file is too large; raise TATOR_IMAGE_MAX_BYTES.")
         return real.read_bytes()
+
+
+def _split(address: str) -> SplitResult:
+    try:
+        return urlsplit(address)
+    except ValueError as error:
+        raise ImageError("The picture's address cannot be read; correct it in the task's data.") from error
+
+
+def _joined(base: str, address: str) -> str:
+    try:
+        return urljoin(base, address)
+    except ValueError as error:
+        raise ImageError("The picture's address cannot be read; correct it in the task's data.") from error
+
+
+def _url(address: str) -> httpx.URL:
+    try:
+        return httpx.URL(address)
+    except (httpx.InvalidURL, UnicodeError) as error:
+        raise ImageError("The picture's address cannot be read; correct it in the task's data.") from error
 
 
 def _host(url: str) -> str:

@@ -70,7 +70,9 @@ class _Fetched:
     shapes: tuple[LabelledShape, ...] = field(default=())
 
 
-def export(form: Form, request: Export, settings: Settings, progress: Progress = lambda *_: None) -> Exported:
+def export(
+    form: Form, request: Export, settings: Settings, progress: Progress = lambda *_: None, job: str | None = None
+) -> Exported:
     """Write a project's annotations as a data set, and register it.
 
     Args:
@@ -78,6 +80,7 @@ def export(form: Form, request: Export, settings: Settings, progress: Progress =
         request: what to write, and where.
         settings: of Label Studio, the limits of pictures, and Tator's folder.
         progress: told the pictures done, of how many, and what is being done.
+        job: that does it, kept in the marker: what it wrote before it was killed it need not write again.
 
     Raises:
         TatorError: Label Studio does not answer, there is something at the output, or nothing to export.
@@ -91,6 +94,7 @@ def export(form: Form, request: Export, settings: Settings, progress: Progress =
     interface = read_cached(about.label_config or "")
     total = int((about.num_tasks_with_annotations if request.predictions is None else about.task_number) or 0)
     source = {"project": request.project, "title": about.title or "", "predictions": request.predictions}
+    source |= {"job": job} if job else {}
     pictures = _counted(project_pictures(studio, url, request, interface), total, progress)
     if not request.empty:
         pictures = (one for one in pictures if one.shapes or one.left_out)

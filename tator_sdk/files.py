@@ -23,6 +23,13 @@ def write_durably(path: Path, content: bytes) -> None:
     part.replace(path)
 
 
+def private_folder(path: Path) -> None:
+    """Make a folder that its owner alone may enter; one that is there stays as it was made."""
+    if not path.exists():
+        path.mkdir(parents=True, exist_ok=True)
+        path.chmod(0o700)  # whatever the umask says
+
+
 @contextmanager
 def alone(path: Path, busy: str) -> Iterator[None]:
     """Hold the lock beside a file; it is given back whatever ends the process.

@@ -35,7 +35,7 @@ class InFlight:
             nbytes: size of the request.
         """
         seconds = SETTLE_SECONDS + SETTLE_SECONDS_PER_MIB * nbytes / 2**20
-        write_durably(self.path, json.dumps({"at": time.time(), "seconds": seconds, "mark": mark}).encode())
+        write_durably(self.path, json.dumps({"seconds": seconds, "mark": mark}).encode())
 
     def end(self) -> None:
         """It is known what came of the request."""
@@ -61,8 +61,9 @@ class InFlight:
         except ValueError as error:
             raise TatorError(f"{self.path} is damaged; delete it once nothing was sent for a minute.") from error
         there = False
+        until = time.monotonic() + note["seconds"]  # when it was sent, no clock could say that is put right meanwhile
         while True:
-            left = note["at"] + note["seconds"] - time.time()
+            left = until - time.monotonic()
             try:
                 there = came_through(note["mark"])
             except StudioError as error:

@@ -134,8 +134,13 @@ def read_stroke(value: Mapping[str, Any], drawn_wh: tuple[int, int], size_wh: tu
     return np.asarray(drawn, bool)
 
 
+def load_brush_codec() -> None:
+    """Import what masks are coded with, which takes seconds that the first stroke would wait for."""
+    import label_studio_sdk.converter.brush  # noqa: F401
+
+
 def _decode_rle(rle: Sequence[int], size_wh: tuple[int, int]) -> MaskArray:
-    from label_studio_sdk.converter.brush import decode_rle  # 3 s of imports: only for brushes
+    from label_studio_sdk.converter.brush import decode_rle  # seconds of imports
 
     width, height = size_wh
     declared = int.from_bytes(bytes(rle[:4]), "big")

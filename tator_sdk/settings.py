@@ -91,6 +91,9 @@ class Settings(BaseSettings):
         validation_alias=_named("redis_url", "REDIS_URL"),
         description="Redis for jobs; without one Tator starts its own under its home.",
     )
+    job_functions: tuple[str, ...] = Field(
+        (), description="Functions besides Tator's own that workers may call, by their dotted names, as JSON list."
+    )
     engine_address: str | None = Field(
         None,
         description="Where the engine listens: a socket path, or host:port; several, with commas between them, share "

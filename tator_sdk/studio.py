@@ -126,8 +126,13 @@ def prediction_ids(studio: Any, url: str, project: int, wanted: Callable[[str], 
                 yield int(one.id), int(one.task)
 
 
+def broken_off(url: str) -> StudioError:
+    """An answer that ends in the middle: without a length, a cut one only looks complete."""
+    return StudioError(f"Label Studio at {url} broke off its answer; try again.", True)
+
+
 def refusal(url: str, status: int | None, body: object) -> StudioError:
-    """What a status that is no success means, in a sentence."""
+    """What a status means that is no success, or that came with half an answer, in a sentence."""
     if status == 401:
         return StudioError(
             f"Label Studio at {url} refuses the token (401); make a personal access token under Account & Settings. "
@@ -136,6 +141,8 @@ def refusal(url: str, status: int | None, body: object) -> StudioError:
         )
     if status == 404:
         return StudioError(f"Label Studio at {url} does not have it (404); check the project's number.", status=status)
+    if status is not None and 200 <= status < 300:
+        return broken_off(url)
     detail = body.get("detail") or body if isinstance(body, dict) else body
     passing = status is not None and (status >= 500 or status == 429)
     return StudioError(f"Label Studio at {url} answers {status}: {str(detail)[:300]}", passing, status)

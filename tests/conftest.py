@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,17 @@ pytest_plugins = ["tests.stack"]
 
 SHARED = Path(__file__).parents[2] / "shared"
 PAYLOADS = Path(__file__).parent / "payloads"
+
+
+def pytest_collection_finish() -> None:
+    """Leave what the imports made out of every later collection: giving models back collects, 0.3 s each time else."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """Let libraries look at the end for what they think they leaked."""
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)

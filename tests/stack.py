@@ -10,6 +10,7 @@ import pytest
 
 from demo.environment import ENVIRONMENT
 from demo.stack import DemoSettings, DemoStack
+from tests.job_functions import job_functions
 
 # Test processes that run side by side (pytest-xdist) each have a stack of their own.
 BESIDE = 10 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
@@ -21,5 +22,6 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoStack]:
     if not (ENVIRONMENT / "bin" / "label-studio").exists():
         pytest.skip("Label Studio is not installed: `make test` builds its environment")
     home: Path = tmp_path_factory.mktemp("stack")
-    with DemoStack(DemoSettings(home, studio_port=18080 + BESIDE, tator={"port": 19090 + BESIDE}), print) as running:
+    tator = {"port": 19090 + BESIDE, "job_functions": tuple(job_functions())}
+    with DemoStack(DemoSettings(home, studio_port=18080 + BESIDE, tator=tator), print) as running:
         yield running

@@ -22,11 +22,14 @@ from tator_ml.jobs.fence import Fence, Standing
 from tator_ml.jobs.order import Ending, timeout_sentence
 from tator_ml.jobs.owner import Owner
 from tator_ml.lease import Bystander
+from tator_sdk.disk import disk_is_full
 from tator_sdk.errors import TatorError
+from tator_sdk.plain_text import on_one_line
 from tator_sdk.settings import Settings
 
 WRITE_SECONDS = 0.2
 MOST_LINE_CHARACTERS = 4000
+FULL_DISK = "The disk of its machine is full; make room, then `tator jobs retry {id}` starts it again."
 
 Progress = Callable[[int, int, str], None]
 """Takes steps done, steps in all and the current step in words."""
@@ -138,7 +141,7 @@ class QueuedJob:
 
     def log(self, line: str) -> None:
         """See :meth:`Job.log`; also to the process's own log."""
-        parts = [part[:MOST_LINE_CHARACTERS] for part in line.splitlines()] or [""]
+        parts = [on_one_line(part[:MOST_LINE_CHARACTERS]) for part in line.splitlines()] or [""]
         for part in parts:
             logging.getLogger(__name__).info("%s: %s", self.id, part)
         for begin in range(0, len(parts), 1000):
@@ -265,8 +268,10 @@ def _ending_of(
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "it"
         return Ending("failed", error=f"Its request cannot be used: {where}: {first['msg']}."), {}
-    except Exception:
+    except Exception as error:
         job.log(traceback.format_exc())
+        if disk_is_full(error):
+            return Ending("failed", error=FULL_DISK.format(id=job.id)), {}
         return Ending("failed", error=f"An unexpected error ended it; `tator jobs log {job.id}` says more."), {}
 
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.table import Table
 
+from tator_ml.reports import part, rows
+
 if TYPE_CHECKING:
     from tator_ml.learning.registry import HeadEntry
 
@@ -26,19 +28,6 @@ def metadata_of(entry: HeadEntry) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def part(values: object, *names: str) -> dict[str, Any]:
-    """A part of a report; empty where it is not there, as in one that was brought from elsewhere."""
-    for name in names:
-        values = values.get(name) if isinstance(values, Mapping) else None
-    return dict(values) if isinstance(values, Mapping) else {}
-
-
-def rows(values: Mapping[str, Any], name: str) -> list[Any]:
-    """A list in a report, empty where it is not there."""
-    found = values.get(name)
-    return list(found) if isinstance(found, list) else []
 
 
 def figure(value: object, digits: int = 3) -> str:

@@ -19,15 +19,14 @@ from tator_ml.cli.heads import (
     held_out_macro_f1,
     metadata_of,
     moment,
-    part,
     per_class_table,
     quality,
-    rows,
     silence,
 )
 from tator_ml.cli.qwen import qwen
 from tator_ml.cli.sam3 import sam3
 from tator_ml.cli.serving import Home, read_settings
+from tator_ml.reports import part, rows
 from tator_sdk.errors import TatorError
 from tator_sdk.settings import Settings
 

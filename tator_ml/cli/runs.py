@@ -13,9 +13,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from tator_ml.cli.heads import figure, moment, part
+from tator_ml.cli.heads import figure, moment
 from tator_ml.cli.serving import Home, read_settings
 from tator_ml.projects import Projects
+from tator_ml.reports import part
 from tator_ml.runs import BASE, Entry, RunRegistry
 from tator_sdk.settings import Settings
 

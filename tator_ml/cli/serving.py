@@ -12,6 +12,7 @@ from tator_ml.jobs import run_worker
 from tator_ml.logs import configure_logging
 from tator_ml.processes import Supervisor, termination_as_exit
 from tator_ml.up import start_parts
+from tator_sdk.files import private_folder
 from tator_sdk.settings import Settings
 
 Port = Annotated[int | None, typer.Option(help="Port of the backend. Default: 9090, or TATOR_PORT.")]
@@ -41,6 +42,7 @@ def up(port: Port = None, host: Host = None, home: Home = None) -> None:
     They run until Ctrl-C. Connect a project with `tator connect --project N`.
     """
     settings = read_settings(port=port, host=host, home=home)
+    private_folder(settings.home)  # before anything is made in it
     console = Console()
     with termination_as_exit(), Supervisor(settings.home, lambda said: console.print(f"  {said}")) as parts:
         try:
@@ -58,6 +60,7 @@ def serve(port: Port = None, host: Host = None, home: Home = None) -> None:
 
     settings = read_settings(port=port, host=host, home=home)
     configure_logging(settings)
+    private_folder(settings.home)
     serve_web(settings)
 
 
@@ -77,6 +80,7 @@ def engine(
 
     settings = read_settings(home=home, device=device, engine_address=address)
     configure_logging(settings)
+    private_folder(settings.home)
     server = EngineServer(settings, lambda: load_engine(settings))
     with termination_as_exit():
         try:
@@ -94,4 +98,5 @@ def worker(home: Home = None, device: Device = None) -> None:
     """
     settings = read_settings(home=home, device=device)
     configure_logging(settings)
+    private_folder(settings.home)
     run_worker(settings)

@@ -36,6 +36,7 @@ from tator_ml.engine.wire import (
     SEGMENT_ASK,
     STATUS,
     connect,
+    limit,
     receive,
     send,
 )
@@ -107,6 +108,10 @@ class Answers(Protocol):
         """What the engine is doing now."""
         ...
 
+
+PROMPT = {"answer", "status", "warm", "drop_preloads", "pin", "set_budget", "stop_detecting", "put_image", "put_head"}
+"""Calls that an engine which works answers in time; others last as long as their work does."""
+GRACE_SECONDS = 5.0
 
 ReadHead = Callable[[str], Mapping[str, bytes]]
 """A head's version → its files by name."""
@@ -289,11 +294,19 @@ class EngineClient:
         self._call({"call": "put_image"}, [data])
 
     def _call(self, message: dict[str, Any], frames: Sequence[bytes] = ()) -> Reply:
+        seconds = self._settings.answer_timeout_seconds + GRACE_SECONDS if message["call"] in PROMPT else 0.0
         for fresh in (False, True):  # an idle connection may have ended with the last engine
             connection = self._connection(fresh)
             try:
+                limit(connection, seconds)
                 send(connection, message, frames)
                 reply, answered = receive(connection)
+            except BlockingIOError as error:
+                connection.close()
+                raise EngineAway(
+                    f"Tator's engine has not answered for {seconds:.0f} s; if that goes on, end its process, and "
+                    "`tator up` starts it again."
+                ) from error
             except (EOFError, OSError, ValueError) as error:
                 connection.close()
                 if fresh:
@@ -315,6 +328,8 @@ class EngineClient:
                 pass
         try:
             return connect(self._settings, self._address)
+        except BlockingIOError as error:
+            raise EngineAway("Tator's engine does not answer; if that goes on, end its process.") from error
         except (OSError, EOFError, AuthenticationError) as error:
             raise EngineAway("Tator's engine is not running; start it with `tator up`.") from error
 

@@ -306,6 +306,7 @@ class Engine:
             store_bytes=store.nbytes,
             store_budget_bytes=store.max_bytes,
             oldest_seconds=self._lanes.oldest_seconds(),
+            latencies=self._lanes.latencies(),
             flights=self._lanes.flights(),
             process_bytes=process_bytes(),
             device_bytes=used,

@@ -24,11 +24,14 @@ from enum import IntEnum
 from typing import Any, TypeVar
 
 from tator_ml.engine.messages import Busy, Flight, Superseded
+from tator_ml.last_hour import LastHour, Latency
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 MOST_FLIGHTS = 100
 """So many are told of one by one; beyond that they are only counted."""
+LATENCIES_SECONDS = 5.0
+"""For how long percentiles are told again, which whoever looks on asks for every second."""
 
 
 class Lane(IntEnum):
@@ -98,6 +101,8 @@ class Lanes:
         self._running: list[Ticket] = []  # of the device's thread alone: what pauses below what it let pass
         self.superseded = 0
         self.dropped = 0
+        self._last_hour = LastHour(time.monotonic)
+        self._told: tuple[float, dict[str, Latency]] = (float("-inf"), {})
         self._thread = threading.Thread(target=self._work, name="tator-device", daemon=True)
         self._thread.start()
 
@@ -201,6 +206,13 @@ class Lanes:
             entered = {lane: [one.entered for one in self._waiting.values() if one.lane == lane] for lane in Lane}
         return {lane.name.lower(): now - min(times, default=now) for lane, times in entered.items()}
 
+    def latencies(self) -> dict[str, Latency]:
+        """From entering a lane to the end of the work, in the last hour; lanes in which nothing ended are left out."""
+        now = time.monotonic()
+        if now - self._told[0] > LATENCIES_SECONDS:
+            self._told = (now, {lane: latency for (lane, _), latency in self._last_hour.by_kind().items()})
+        return self._told[1]
+
     def flights(self) -> tuple[Flight, ...]:
         """What is in flight: what runs, then the lanes in the order of their turns; at most ``MOST_FLIGHTS``."""
         now = time.monotonic()
@@ -268,6 +280,7 @@ class Lanes:
             ticket.future.set_exception(error)
         finally:
             self._running.pop()
+            self._last_hour.add(ticket.lane.name.lower(), "", time.monotonic() - ticket.entered)
 
     def _work(self) -> None:
         while (item := self._next()) is not None:

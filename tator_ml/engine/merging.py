@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from tator_ml.engine.messages import EngineStatus, Status
+from tator_ml.last_hour import Latency
 
 
 def merge(found: Sequence[tuple[EngineStatus, Status | None]]) -> Status:
@@ -36,6 +38,7 @@ def merge(found: Sequence[tuple[EngineStatus, Status | None]]) -> Status:
         store_bytes=sum(one.store_bytes for one in ready),
         store_budget_bytes=sum(one.store_budget_bytes for one in ready),
         oldest_seconds=_greatest(one.oldest_seconds for one in ready),
+        latencies=_slowest(one.latencies for one in ready),
         process_bytes=sum(one.process_bytes for one in ready),
         device_bytes=_sum(one.device_bytes for one in ready),
         device_free_bytes=_sum(one.device_free_bytes for one in ready),
@@ -65,6 +68,17 @@ def _greatest(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
     for part in parts:
         for name, value in part.items():
             found[name] = max(value, found.get(name, 0.0))
+    return found
+
+
+def _slowest(parts: Iterable[Mapping[str, Latency]]) -> dict[str, Latency]:
+    """Percentiles cannot be added up: by lane those of the engine whose 95th is the longest, with the counts' sum."""
+    found: dict[str, Latency] = {}
+    for part in parts:
+        for name, one in part.items():
+            other = found.get(name, one)
+            slower, count = max(one, other, key=lambda latency: latency.p95), one.count + (name in found) * other.count
+            found[name] = replace(slower, count=count)
     return found
 
 

@@ -12,8 +12,9 @@ import json
 import os
 import secrets
 import socket
+import struct
 from collections.abc import Sequence
-from multiprocessing.connection import Client, Connection, Listener
+from multiprocessing.connection import Connection, Listener, answer_challenge, deliver_challenge
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ from tator_sdk.settings import Settings
 MAX_FRAME = 256 * 2**20
 MOST_FRAMES = 4
 CONNECT_SECONDS = 3.0
+GREETING_SECONDS = 10.0
 KEEP_ALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 
 ASK = TypeAdapter(Ask)
@@ -127,13 +129,34 @@ def connect(settings: Settings, address: str | None = None) -> Connection:
         OSError: nobody listens there.
     """
     place = parse_address(address or settings.engine_addresses[0])
+    # what `Client` does, which would wait for ever for the greeting of a process that is stopped or stuck
     if isinstance(place, str):
-        return Client(place, authkey=shared_key(settings))
-    # a host that is gone answers nothing at all, and the library would wait for minutes
-    socket.create_connection(place, CONNECT_SECONDS).close()
-    connection = Client(place, authkey=shared_key(settings))
+        line = socket.socket(socket.AF_UNIX)
+        line.settimeout(CONNECT_SECONDS)
+        line.connect(place)
+    else:
+        line = socket.create_connection(place, CONNECT_SECONDS)
+    line.setblocking(True)
+    connection = Connection(line.detach())
+    try:
+        limit(connection, GREETING_SECONDS)
+        key = shared_key(settings)
+        answer_challenge(connection, key)
+        deliver_challenge(connection, key)
+        limit(connection, 0.0)
+    except BaseException:
+        connection.close()
+        raise
     prepare_tcp(connection)
     return connection
+
+
+def limit(connection: Connection, seconds: float) -> None:
+    """Let each wait of a connection end with :class:`BlockingIOError` after some seconds; 0: never."""
+    span = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
+    with socket.socket(fileno=os.dup(connection.fileno())) as line:
+        for side in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            line.setsockopt(socket.SOL_SOCKET, side, span)
 
 
 def prepare_tcp(connection: Connection) -> None:

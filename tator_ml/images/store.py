@@ -29,13 +29,17 @@ class ImageStore:
         """Keep a file's bytes; returns their SHA-256 in hex."""
         name = hashlib.sha256(data).hexdigest()
         target = self._folder / name
-        if target.exists():
+        if target.exists() and target.read_bytes() == data:  # else damage of the disk would stay for good
             os.utime(target)
             return name
         handle, partial = tempfile.mkstemp(dir=self._folder, prefix=".")
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        Path(partial).replace(target)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+            Path(partial).replace(target)
+        except OSError:  # a full disk: half a file must not take the rest of it
+            Path(partial).unlink(missing_ok=True)
+            raise
         with self._lock:
             self._bytes += len(data)
             if self._bytes > self._max_bytes:

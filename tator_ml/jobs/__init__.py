@@ -9,6 +9,7 @@ RQ carries the messages; what a job is and how it stands is kept in records of o
 - ``lifecycle``: the steps of a job from queued to its end, each one transaction.
 - ``queue``: start, cancel, retry.
 - ``worker`` and ``horse``: the process that takes jobs, and the one that each job runs in.
+- ``known``: which functions a worker calls at all.
 - ``sweep``: finds jobs whose process died, and puts them back in the queue.
 
 The job's own side (progress, log, cancel) is ``training.job``. Arguments are JSON, never pickles.

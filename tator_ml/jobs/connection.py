@@ -7,13 +7,13 @@ from collections.abc import Iterator
 
 import redis
 from redis.backoff import ExponentialBackoff
-from redis.retry import Retry
 from rq import Queue
 from rq.serializers import JSONSerializer
 from rq.worker import BaseWorker
 
 from tator_ml.jobs.device import QUEUE
 from tator_ml.jobs.records import JobError
+from tator_ml.jobs.room import UntilThereIsRoom, has_no_room
 from tator_ml.redis_server import redis_url
 from tator_sdk.settings import Settings
 
@@ -24,8 +24,9 @@ def connect_redis(settings: Settings) -> redis.Redis:
 
 
 def connect_patiently(settings: Settings) -> redis.Redis:
-    """A connection that tries again for about half a minute, for work that a restart of Redis must not end."""
-    return redis.Redis.from_url(redis_url(settings), retry=Retry(ExponentialBackoff(cap=5, base=0.1), 11))
+    """A connection for work that must not end by Redis: half a minute for its restart, any time while it is full."""
+    retry = UntilThereIsRoom(ExponentialBackoff(cap=5, base=0.1), 11)
+    return redis.Redis.from_url(redis_url(settings), retry=retry)
 
 
 @contextlib.contextmanager
@@ -33,13 +34,20 @@ def reached(settings: Settings) -> Iterator[redis.Redis]:
     """A connection for one piece of work.
 
     Raises:
-        JobError: Redis does not answer.
+        JobError: Redis does not answer, or has no room for what is written.
     """
     try:
         with connect_redis(settings) as connection:
             yield connection
     except (redis.ConnectionError, redis.TimeoutError) as error:
         raise JobError("Redis does not answer, so jobs cannot be reached; run `tator up`.") from error
+    except redis.ResponseError as error:
+        if not has_no_room(error):
+            raise
+        raise JobError(
+            "Redis is full, so no job can be started or stopped: give it more memory (maxmemory), or make room on its "
+            "disk. Jobs that run wait for that and go on."
+        ) from error
 
 
 def job_queue(connection: redis.Redis, name: str = QUEUE) -> Queue:

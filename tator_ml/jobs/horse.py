@@ -11,10 +11,10 @@ import time
 
 from rq import Queue
 from rq.executions import Execution
-from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from tator_ml.jobs.connection import connect_redis
+from tator_ml.jobs.connection import connect_patiently
+from tator_ml.jobs.known import known_jobs
 from tator_ml.jobs.worker import MONITORING_SECONDS, TatorWorker
 from tator_ml.logs import configure_logging
 from tator_sdk.settings import Settings
@@ -43,17 +43,19 @@ def main(worker_name: str, queue_name: str, parent: int) -> None:
     die_with(parent)
     settings = Settings()
     configure_logging(settings)
-    connection = connect_redis(settings)
+    connection = connect_patiently(settings)
     key = TatorWorker.redis_worker_namespace_prefix + worker_name
-    worker = TatorWorker.find_by_key(key, connection=connection, serializer=JSONSerializer)
+    known = known_jobs(settings.job_functions)
+    worker = TatorWorker.find_by_key(key, connection=connection, job_class=known, serializer=JSONSerializer)
     if worker is None:
         raise SystemExit(f"worker {worker_name} is not registered")
     worker.job_monitoring_interval = MONITORING_SECONDS
-    job = Job.fetch(os.environ["RQ_JOB_ID"], connection=connection, serializer=JSONSerializer)
+    job = known.fetch(os.environ["RQ_JOB_ID"], connection=connection, serializer=JSONSerializer)
     execution = Execution.fetch(os.environ["RQ_EXECUTION_ID"], job.id, connection=connection)
     execution._job = job
     worker.execution = execution
-    worker.main_work_horse(job, Queue(queue_name, connection=connection, serializer=JSONSerializer))
+    queue = Queue(queue_name, connection=connection, job_class=known, serializer=JSONSerializer)
+    worker.main_work_horse(job, queue)
 
 
 if __name__ == "__main__":

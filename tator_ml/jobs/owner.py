@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from tator_ml.processes import same_process
+from tator_ml.processes import same_process, started
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Owner:
         host: name of its machine, for people.
         machine: of where its number means something: one boot of one machine, one container.
         pid: its number, which is given out again after its end.
-        started: when it began, epoch seconds; together with the number it is that process and no other.
+        started: when it began, as :func:`tator_ml.processes.started` says; with its number, that process and no other.
     """
 
     host: str
@@ -33,7 +33,7 @@ class Owner:
     def current(cls) -> Owner:
         """This process."""
         pid = os.getpid()
-        return cls(socket.gethostname(), machine(), pid, psutil.Process(pid).create_time())
+        return cls(socket.gethostname(), machine(), pid, started(psutil.Process(pid)))
 
     @classmethod
     def from_json(cls, text: str) -> Owner:

@@ -20,9 +20,10 @@ from rq.utils import now
 from rq.worker import SpawnWorker
 
 from tator_ml.jobs import lifecycle
-from tator_ml.jobs.connection import connect_redis, job_queue
+from tator_ml.jobs.connection import connect_patiently, job_queue
 from tator_ml.jobs.device import queue_names
 from tator_ml.jobs.fence import beat
+from tator_ml.jobs.known import KnownJob
 from tator_ml.jobs.order import parse_message, timeout_sentence
 from tator_ml.jobs.owner import Owner
 from tator_ml.jobs.priority import run_behind_others
@@ -33,6 +34,8 @@ MONITORING_SECONDS = 3
 MAINTENANCE_SECONDS = 10
 CANCEL_PATIENCE_SECONDS = 60.0
 """How long a job that was asked to stop may go without a check, before its process is ended."""
+OVERDUE_PATIENCE_SECONDS = 60.0
+"""How long a job may outlive its time limit, which it is told of itself, before its process is ended."""
 
 
 class TatorWorker(SpawnWorker):
@@ -41,9 +44,12 @@ class TatorWorker(SpawnWorker):
     A freshly spawned process for each job, not a forked one: CUDA does not survive a fork.
     """
 
+    job_class = KnownJob
     settings: Settings
     sweeper: Sweeper
     _stop_asked: float | None = None
+    _begun = 0.0
+    _limit_seconds = 0.0
 
     def run_maintenance_tasks(self) -> None:
         """Recover lost jobs at the start and every ten seconds; RQ's own cleaning after the start."""
@@ -52,6 +58,7 @@ class TatorWorker(SpawnWorker):
             self.last_cleaned_at = cast(None, now())  # RQ types it as nothing but None
         else:
             super().run_maintenance_tasks()
+        self._stay_known()
         self.sweeper.sweep()
 
     def execute_job(self, job: Job, queue: Queue) -> None:
@@ -59,6 +66,12 @@ class TatorWorker(SpawnWorker):
         self._stop_asked = None
         lifecycle.claim(self.connection, job.id, Owner.current())
         super().execute_job(job, queue)
+
+    def monitor_work_horse(self, job: Job, queue: Queue, execution: Execution) -> None:
+        """As RQ does, but the time limit is held by a clock that nobody sets."""
+        self._begun, self._limit_seconds = time.monotonic(), float(job.timeout or 0)
+        job.timeout = -1  # RQ's own look at it would end every job of a machine whose clock is put right
+        super().monitor_work_horse(job, queue, execution)
 
     def _dump_worker_config(self) -> bytes:
         return b""  # RQ would hand a pickle to the work-horse
@@ -83,6 +96,9 @@ class TatorWorker(SpawnWorker):
         """Show life every three seconds; end a job that does not stop when asked. Redis may be away for a moment."""
         try:
             super().maintain_heartbeats(job, execution)
+            self._stay_known()
+            if self._overdue(OVERDUE_PATIENCE_SECONDS):
+                self.kill_horse()
             job_id, _ = parse_message(job.id)
             if job_id and beat(self.connection, job_id):
                 self._stop_asked = self._stop_asked or time.monotonic()
@@ -119,22 +135,29 @@ class TatorWorker(SpawnWorker):
             sentence = f"It could not be run ({last}); `tator jobs log {job_id}` says more."
             lifecycle.recover(self.connection, job_id, delivery, exc_string, failure=sentence)
             return
-        ran = (now() - job.started_at).total_seconds() if job.started_at else 0.0
-        limit = float(job.timeout or 0)
-        overdue = 0 < limit <= ran
         lifecycle.recover(
             self.connection,
             job_id,
             delivery,
             "its worker was stopped" if self._stop_requested else "its process died",
             counted=not self._stop_requested,
-            failure=timeout_sentence(limit) if overdue else None,
+            failure=timeout_sentence(self._limit_seconds) if self._overdue() else None,
         )
+
+    def _overdue(self, patience_seconds: float = 0.0) -> bool:
+        """Whether the job that runs has had its time."""
+        return 0 < self._limit_seconds <= time.monotonic() - self._begun - patience_seconds
+
+    def _stay_known(self) -> None:
+        """Sign in anew where Redis lost what it knew, or this worker would count for nobody."""
+        if not self.connection.sismember(self.redis_workers_keys, self.key):
+            self.connection.delete(self.key)
+            self.register_birth()  # type: ignore[no-untyped-call]
 
 
 def build_worker(settings: Settings) -> TatorWorker:
     """A worker on the Redis in use."""
-    connection = connect_redis(settings)
+    connection = connect_patiently(settings)
     worker = TatorWorker(
         [job_queue(connection, name) for name in queue_names(settings.device)],
         connection=connection,

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from label_config.interface import Interface
-from tator_ml.sqlite_file import open_shared
+from tator_ml.sqlite_file import begun_anew, open_shared
 from tator_sdk.annotations import LabelledBox
 from tator_sdk.geometry import Xyxy
 
@@ -194,13 +194,20 @@ class Examples:
         return int(count)
 
     def unread(self, project: int) -> bool:
-        """Whether some of the news can only be had by reading the project."""
+        """Whether some of what is to be learned can only be had by reading the project."""
         with self._lock:
+            if begun_anew(self._database):
+                return True
             query = "SELECT 1 FROM changes WHERE project = ? AND unread = 1 LIMIT 1"
             return self._database.execute(query, (project,)).fetchone() is not None
 
+    def now(self) -> float:
+        """The moment at hand, seconds since the epoch, and never before that of any news: clocks are put right."""
+        with self._lock:
+            return max(time.time(), _latest(self._database))
+
     def learned(self, project: int, until: float) -> None:
-        """Training has taken in what was known at that time, seconds since the epoch."""
+        """Training has taken in what was known at that time, as :meth:`now` told it."""
         with self._writing() as database:
             database.execute("DELETE FROM changes WHERE project = ? AND at <= ?", (project, until))
 
@@ -234,6 +241,11 @@ def revision(updated_at: object, interface: Interface, addresses: Mapping[tuple[
 
 
 def _note(database: sqlite3.Connection, project: int, annotations: Sequence[int], unread: bool = False) -> None:
-    now = time.time()
+    now = max(time.time(), _latest(database) + 1e-6)
     rows = [(project, number, now, int(unread)) for number in annotations]
     database.executemany("INSERT OR REPLACE INTO changes VALUES (?, ?, ?, ?)", rows)
+
+
+def _latest(database: sqlite3.Connection) -> float:
+    (latest,) = database.execute("SELECT MAX(at) FROM changes").fetchone()
+    return float(latest or 0.0)

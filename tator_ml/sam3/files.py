@@ -15,7 +15,7 @@ NAME = "sam3"
 PROCESSORS = ("processor_config.json", "preprocessor_config.json")
 TOKENIZER = "tokenizer.json"
 
-_TUNED = re.compile(rf"{NAME}-\w[\w.-]*")
+_TUNED = re.compile(rf"{NAME}-\w[\w.-]{{0,99}}", re.ASCII)
 
 
 class Sam3Error(TatorError):
@@ -96,8 +96,8 @@ def _tuned(settings: Settings, name: str) -> Sam3Files:
     folder = settings.home / NAME / name / "model"
     if not _TUNED.fullmatch(name) or not folder.is_dir():
         raise Sam3Error(
-            f"There is no SAM 3 '{name}' under {settings.home / NAME}; where the engine runs on another host than the "
-            "training did, copy the model's folder there."
+            f"There is no SAM 3 '{name[:100]}' under {settings.home / NAME}; where the engine runs on another "
+            "host than the training did, copy the model's folder there."
         )
     return folder_files(folder)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 from flask import Flask, Response, jsonify, request
+from flask.json.provider import DefaultJSONProvider
 from flask.typing import ResponseReturnValue
 from flask_wtf import CSRFProtect
 from flask_wtf.csrf import CSRFError
@@ -18,6 +20,7 @@ from tator_ml.web.dashboard.page import Dashboard
 from tator_ml.web.guard import Guard, prepare_cookies
 from tator_ml.web.membership import member
 from tator_ml.web.sessions import Sessions
+from tator_sdk.disk import FULL, disk_is_full
 from tator_sdk.errors import TatorError
 from tator_sdk.settings import Settings
 
@@ -26,9 +29,18 @@ log = logging.getLogger(__name__)
 MAX_REQUEST_BYTES = 64 * 2**20
 
 
+class _Json(DefaultJSONProvider):
+    def loads(self, s: str | bytes, **kwargs: Any) -> Any:
+        try:
+            return super().loads(s, **kwargs)
+        except RecursionError as error:
+            raise ValueError("JSON that is nested too deeply") from error
+
+
 def create_app(settings: Settings, services: Services) -> Flask:
     """Build the application; whoever calls this owns ``services``."""
     app = Flask("tator")
+    app.json = _Json(app)
     app.config["MAX_CONTENT_LENGTH"] = MAX_REQUEST_BYTES
     watch = EngineWatch(services.engine)
     watch.start()
@@ -55,7 +67,15 @@ def create_app(settings: Settings, services: Services) -> Flask:
         services.metrics.watch(settings, lambda: watch.status)
         app.add_url_rule("/metrics", "metrics", lambda: Response(services.metrics.page(), mimetype="text/plain"))
     _say_errors(app)
+    app.after_request(_close)
     return app
+
+
+def _close(answer: Response) -> Response:
+    """What pages and the strip have not said themselves: an answer for programs is no page, in no frame."""
+    answer.headers.setdefault("X-Content-Type-Options", "nosniff")
+    answer.headers.setdefault("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+    return answer
 
 
 def _say_errors(app: Flask) -> None:
@@ -86,4 +106,6 @@ def _say_errors(app: Flask) -> None:
     @app.errorhandler(Exception)
     def _unexpected(error: Exception) -> ResponseReturnValue:
         log.exception("request %s %s failed", request.method, request.path)
+        if disk_is_full(error):
+            return say(FULL, 507)
         return say("Tator had an unexpected error; its log says more.", 500)

@@ -19,6 +19,7 @@ from tator_sdk.settings import LOOPBACK_HOSTS, Settings
 
 SESSION = "session"
 """Under which name the browser's cookie has the session's id."""
+SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 STRIP = "/strip"
 """Shown inside the labelling page, protected by a key of its own."""
 ALWAYS = ("dashboard.static", "signing.sign_in")
@@ -41,12 +42,12 @@ class Guard:
         """Name the visitor, or answer in place of the page.
 
         Raises:
-            Forbidden: the request came by a name that is not this machine's.
+            Forbidden: another site's page sent the request, or it came by a name that is not this machine's.
         """
-        if request.path == STRIP or request.path.startswith(STRIP + "/"):
-            g.visitor = Visitor("this machine")
-        elif self._settings.password is None:
+        _refuse_other_sites()
+        if self._settings.password is None:
             self._check_host()
+        if _on_strip() or self._settings.password is None:
             g.visitor = Visitor("this machine")
         elif self._has_password():
             g.visitor = Visitor("administrator")
@@ -96,14 +97,38 @@ class Guard:
 
     def _check_host(self) -> None:
         """Against DNS rebinding: a page of another site must not reach what needs no password by a name of its own."""
-        if not (on_dashboard(request.path) or request.path.startswith("/tator/")):
-            return
+        people = request.path == "/tator" or request.path.startswith("/tator/") or _on_strip()
+        if not people and "Origin" not in request.headers:
+            return  # Label Studio's own call, by whatever name it knows this machine
         name = urlsplit(f"//{request.host}").hostname or ""
         if name not in LOOPBACK_HOSTS:
             raise Forbidden(
                 f"Without a password Tator's pages are answered under loopback names only, not {name}: open "
                 f"http://127.0.0.1:{self._settings.port}/tator/, or set TATOR_PASSWORD."
             )
+
+
+def _on_strip() -> bool:
+    return request.path == STRIP or request.path.startswith(STRIP + "/")
+
+
+def _refuse_other_sites() -> None:
+    """Against what a page of another site has its visitor's browser send, which may reach what that page cannot.
+
+    A browser says whose a request is (https://www.w3.org/TR/fetch-metadata/), and older ones, or ones without TLS,
+    where it comes from; Label Studio and our own commands say neither. Forms carry a token besides.
+
+    Raises:
+        Forbidden: it would change something, and another site sent it.
+    """
+    if request.method in SAFE:
+        return
+    site = request.headers.get("Sec-Fetch-Site")
+    if site is None and not (on_dashboard(request.path) or _on_strip()):
+        origin = request.headers.get("Origin")
+        site = "none" if origin is None or urlsplit(origin).netloc == request.host else "cross-site"
+    if site not in (None, "none", "same-origin"):
+        raise Forbidden("A page of another site sent this, so nothing was done.")
 
 
 class _Cookies(SecureCookieSessionInterface):

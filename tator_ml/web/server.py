@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from flask import Flask
@@ -9,6 +10,8 @@ from gunicorn.app.base import BaseApplication
 
 from tator_ml.services import build_services
 from tator_ml.web.app import create_app
+from tator_ml.web.patience import PatientWorker
+from tator_sdk.regions import load_brush_codec
 from tator_sdk.settings import Settings
 
 
@@ -25,7 +28,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
             "bind": f"{settings.host}:{settings.port}",
             "workers": 1,  # pending prompts and notices live in this process
             "threads": settings.web_threads + settings.dashboard_streams,  # an open page's stream sleeps in its own
-            "worker_class": "gthread",
+            "worker_class": PatientWorker,
             "timeout": 120,
             "graceful_timeout": 5,
             "keepalive": 30,
@@ -37,7 +40,9 @@ class _Server(BaseApplication):  # type: ignore[misc]
                 self.cfg.set(name, value)
 
     def load(self) -> Flask:
-        return create_app(self._settings, build_services(self._settings))
+        app = create_app(self._settings, build_services(self._settings))
+        threading.Thread(target=load_brush_codec, name="tator-brush", daemon=True).start()
+        return app
 
 
 def serve(settings: Settings) -> None:

@@ -21,6 +21,11 @@ from tator_sdk.connect import strip_key
 from tator_sdk.settings import Settings
 
 SWITCHES = ("classify", "refine", "preload")
+# Shown in a frame of Label Studio, wherever that is; its script and style stand in the page.
+POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; base-uri 'none'; "
+    "form-action 'none'"
+)
 
 
 def blueprint(settings: Settings, services: Services, watch: EngineWatch) -> Blueprint:
@@ -40,6 +45,8 @@ def blueprint(settings: Settings, services: Services, watch: EngineWatch) -> Blu
         number = project()
         answer = Response(render_template("strip.html", project=number, key=request.args.get("key", "")))
         answer.headers["Cache-Control"] = "no-store"
+        answer.headers["Content-Security-Policy"] = POLICY
+        answer.headers["Referrer-Policy"] = "no-referrer"  # the address holds the key
         return answer
 
     @routes.get("/strip/state")

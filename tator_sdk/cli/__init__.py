@@ -11,6 +11,7 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 
+from tator_sdk.disk import FULL, disk_is_full
 from tator_sdk.errors import TatorError
 
 GROUP = "tator.commands"
@@ -54,6 +55,11 @@ def main() -> None:
         load_commands()()
     except TatorError as error:
         Console(stderr=True).print(f"[bold red]tator:[/] {error}", highlight=False)
+        sys.exit(1)
+    except OSError as error:
+        if not disk_is_full(error):
+            raise
+        Console(stderr=True).print(f"[bold red]tator:[/] {FULL}", highlight=False)
         sys.exit(1)
     except ValidationError as error:
         console = Console(stderr=True)

@@ -135,9 +135,12 @@ def _drawn(now: Mapping[str, Any]) -> Group:
     for name, said in _lines(now).items():
         if said:
             about.add_row(f"[bold]{name}[/]", escape(said))
-    lanes = Table("lane", "waiting", "oldest", box=None, pad_edge=False)
+    lanes = Table("lane", "waiting", "oldest", "last hour: half within", "99% within", box=None, pad_edge=False)
     for lane, waiting in now["waiting"].items():
-        lanes.add_row(lane, str(waiting), f"{now['oldest_seconds'].get(lane, 0):.1f} s" if waiting else "")
+        oldest = f"{now['oldest_seconds'].get(lane, 0):.1f} s" if waiting else ""
+        hour = now["latencies"].get(lane)
+        took = [f"{hour[name]:.2f} s" for name in ("p50", "p99")] if hour else []
+        lanes.add_row(lane, str(waiting), oldest, *took)
     parts: list[Any] = [about, "", lanes]
     if now["warm"]:
         warm = Table("warm picture", "memory", "segmenter", "", box=None, pad_edge=False)

@@ -10,7 +10,6 @@ import lzma
 import shutil
 import stat
 import struct
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from pathlib import Path, PurePosixPath
 from tator_sdk.formats.dataset import BadLine, DatasetError
 from tator_sdk.formats.names import YAML
 from tator_sdk.formats.pictures import PICTURES
+from tator_sdk.unfinished import unfinished
 
 WANTED = PICTURES | YAML | {".txt", ".json"}
 CHUNK_BYTES = 1 << 20
@@ -97,8 +97,7 @@ def unpack(
         with zipfile.ZipFile(archive) as source:
             entries = [entry for entry in source.infolist() if not _is_folder(entry)]
             _refuse(archive, entries, limits, shutil.disk_usage(folder.parent).free)
-            partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-            try:
+            with unfinished(folder.parent, f".{folder.name}-") as partial:
                 for entry in source.infolist():
                     name = entry.filename.replace("\\", "/").rstrip("/")
                     if _is_folder(entry) and name and not _unsafe(entry, name):
@@ -107,8 +106,6 @@ def unpack(
                 if folder.exists():
                     folder.rmdir()  # it is empty
                 partial.rename(folder)
-            finally:
-                shutil.rmtree(partial, ignore_errors=True)
     except UNREADABLE as error:
         raise DatasetError(f"{archive} cannot be unpacked ({_short(error)}); is it a whole zip?") from error
     return Unpacked(folder, *unpacked)

@@ -13,6 +13,7 @@ from typing import Any
 import ijson
 
 from tator_sdk.formats.dataset import BadLine, DatasetError
+from tator_sdk.formats.json_depth import ShallowJson
 
 KEPT = ("id", "category_id", "bbox", "segmentation", "iscrowd", "rotation", "rings", "attributes")
 LISTS = ("categories", "images", "annotations")
@@ -106,7 +107,8 @@ class CocoIndex:
         before = LISTS.index(name) * self._bytes
         try:
             with self.file.open("rb") as stream:
-                for number, item in enumerate(ijson.items(stream, f"{name}.item", use_float=True)):
+                shallow = ShallowJson(stream, str(self.file))
+                for number, item in enumerate(ijson.items(shallow, f"{name}.item", use_float=True)):
                     if number % TOGETHER == 0:
                         self._progress(before + stream.tell(), len(LISTS) * self._bytes)
                     yield item
@@ -117,7 +119,8 @@ class CocoIndex:
     def _read_categories(self) -> dict[str, str]:
         found: dict[Any, str] = {}
         for number, entry in enumerate(self._items("categories"), 1):
-            if isinstance(entry, dict) and "id" in entry and isinstance(entry.get("name"), str):
+            usable = isinstance(entry, dict) and isinstance(entry.get("id"), (int, float, str))
+            if usable and isinstance(entry.get("name"), str):
                 found[entry["id"]] = entry["name"]
             else:
                 self.bad.append(BadLine(self.file, number, "the category has no id or no name"))
@@ -159,12 +162,12 @@ def looks_like_coco(file: Path) -> bool:
     wanted = {"images", "annotations", "categories"}
     try:
         with file.open("rb") as stream:
-            for prefix, event, _ in ijson.parse(stream):
+            for prefix, event, _ in ijson.parse(ShallowJson(stream, str(file))):
                 if event == "start_array" and prefix in wanted:
                     return True
                 if prefix == "" and event in {"start_array", "end_map"}:
                     return False
-    except (ijson.JSONError, UnicodeDecodeError, OSError):
+    except (ijson.JSONError, UnicodeDecodeError, OSError, DatasetError):
         return False
     return False
 

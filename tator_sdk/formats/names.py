@@ -6,10 +6,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from tator_sdk.formats.dataset import DatasetError
 
 LABEL_MAPS = ("labelmap.txt", "classes.txt", "labels.txt", "data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 YAML = frozenset({".yaml", ".yml"})
+MOST_BYTES = 16 * 2**20
+"""Of a file with names; a hundred thousand classes take a tenth."""
+MOST_ALIASES = 32
+"""Few enough that aliases within aliases cannot grow beyond any memory."""
+
+
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]
+    """PyYAML's safe loader, for files that somebody else wrote."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._aliases = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            self._aliases += 1
+            if self._aliases > MOST_ALIASES:
+                raise yaml.composer.ComposerError(None, None, "more aliases than a data set needs")
+        return super().compose_node(parent, index)
 
 
 @dataclass(frozen=True)
@@ -82,10 +103,8 @@ def read_yaml(path: Path) -> DataYaml:
     Raises:
         DatasetError: it is not YAML, or has no usable ``names``.
     """
-    import yaml
-
     try:
-        content = yaml.safe_load(path.read_text("utf-8-sig"))
+        content = yaml.load(_text(path), _Loader)  # noqa: S506 - a safe loader
         names = content["names"]
         if isinstance(names, dict):  # indices may be written as text
             numbered = {int(index): name for index, name in names.items()}
@@ -113,6 +132,12 @@ def _entries(written: Any) -> tuple[str, ...]:
 
 def _lines(path: Path) -> list[str]:
     try:
-        return [line.strip() for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
+        return [line.strip() for line in _text(path).splitlines() if line.strip()]
     except UnicodeDecodeError as error:
         raise DatasetError(f"{path} is not UTF-8 text; save it as such.") from error
+
+
+def _text(path: Path) -> str:
+    if path.stat().st_size > MOST_BYTES:
+        raise DatasetError(f"{path} is larger than the {MOST_BYTES} bytes that a file of names may have.")
+    return path.read_text("utf-8-sig")

@@ -25,6 +25,7 @@ from typing import Any, Literal, Self
 from tator_sdk.formats.archive import RESERVED
 from tator_sdk.formats.dataset import DatasetError, LabelledPicture
 from tator_sdk.formats.pictures import PICTURES
+from tator_sdk.unfinished import unfinished
 
 MARKER = "tator-dataset.json"
 """File of a data set that Tator wrote itself: nothing else is ever removed with ``--files``."""
@@ -127,9 +128,8 @@ class DatasetWriter(ABC):
         """Write what is known only at the end."""
 
     def __enter__(self) -> Self:
-        self.output.absolute().parent.mkdir(parents=True, exist_ok=True)
-        made = tempfile.mkdtemp(prefix=f".{self.output.name}.partial-", dir=self.output.absolute().parent)
-        self.folder = Path(made)
+        self._unfinished = unfinished(self.output.absolute().parent, f".{self.output.name}.partial-")
+        self.folder = self._unfinished.__enter__()
         self.folder.chmod(0o755)
         return self
 
@@ -142,7 +142,7 @@ class DatasetWriter(ABC):
                 self._mark()
                 self._publish()
         finally:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            self._unfinished.__exit__(None, None, None)
 
     @property
     def counted(self) -> dict[str, int]:

@@ -30,6 +30,12 @@ _RESTS = (
     f"const now = JSON.stringify(({_PLACE})()); const same = now === window.lastPlace; window.lastPlace = now;"
     "return same; }"
 )
+_GO = (
+    "(task) => { const url = new URL(location); url.searchParams.set('task', task);"
+    "const state = {...Object.fromEntries(url.searchParams), task}; history.pushState(state, '', url);"
+    "dispatchEvent(new PopStateEvent('popstate', {state})); }"
+)
+_IS_OPEN = "(task) => String(window.Htx?.task?.id) === String(task) && !!window.Htx.annotationStore?.selected"
 _REGIONS = (
     "() => {" + _ANNOTATION + "return [...annotation.areas.values()].map("
     "(one) => ({id: one.cleanId, type: one.results[0].type, label: one.labelName, prompt: one.dynamic})); }"
@@ -77,11 +83,19 @@ class Editor:
         self.task = task
         self.suggested: list[dict[str, Any]] = []
         self._auto_accept = False
-        page.goto(f"{stack.studio.url}/projects/{project or stack.project}/data?task={task}")
+        self._open(f"{stack.studio.url}/projects/{project or stack.project}/data")
         page.wait_for_selector(".konvajs-content canvas")
-        page.wait_for_function(_RESTS, polling=300)
+        page.wait_for_function(_RESTS, polling=100)
         self._switch(AUTO_ANNOTATION, True)
         self.auto_accept(False)
+
+    def _open(self, manager: str) -> None:
+        """As the browser's own Back and Forward do where the project is open: its application takes seconds to load."""
+        if self.page.url.startswith(manager) and self.page.evaluate("!!window.Htx?.annotationStore?.selected"):
+            self.page.evaluate(_GO, self.task)
+            self.page.wait_for_function(_IS_OPEN, arg=self.task)
+        else:
+            self.page.goto(f"{manager}?task={self.task}")
 
     def auto_accept(self, on: bool) -> None:
         """Accept whatever is suggested, or wait for the annotator."""

@@ -17,6 +17,7 @@ from tator_ml.images.fetch import ImageFetcher
 from tator_ml.jobs import JobRecord, connect_redis, lifecycle, start
 from tator_ml.jobs.order import Ending
 from tator_ml.jobs.owner import Owner
+from tator_ml.last_hour import Latency
 from tator_ml.learning.stores import image_store
 from tator_ml.projects import Projects
 from tator_ml.services import Services
@@ -43,6 +44,7 @@ class StillEngine:
             True, "cpu", "starter+head-1", {"click": 0, "preload": 2, "words": 0, "batch": 1},
             (WarmStatus("a" * 64, 3_000_000, "starter", True),), 512 * 2**20, 7, segmenter="starter", head="head-1",
             oldest_seconds={"click": 0.0, "preload": 1.5, "words": 0.0, "batch": 12.0}, process_bytes=9 * 10**8,
+            latencies={"click": Latency(40, 0.031, 0.055, 0.2)},
         )
     )  # fmt: skip
 

@@ -116,6 +116,20 @@ def test_waiting_ages(lanes: Lanes, gate: threading.Event) -> None:
     assert lanes.waiting() == {"click": 0, "preload": 2, "words": 0, "batch": 0}
 
 
+def test_latencies_count_waiting_and_failures(lanes: Lanes, gate: threading.Event) -> None:
+    def fails() -> None:
+        raise ValueError
+
+    results = [lanes.submit(Lane.CLICK, work) for work in (lambda: None, fails)]
+    time.sleep(0.05)
+    gate.set()
+    lanes.submit(Lane.WORDS, lambda: None).result(5)  # what came before is recorded by then
+    assert isinstance(results[1].exception(5), ValueError)
+    found = lanes.latencies()
+    assert found["click"].count == 3 and 0.05 <= found["click"].p50 < 5
+    assert lanes.latencies() is found, "whoever looks on each second is told the same for a while"
+
+
 def test_unwanted_preloads_are_dropped_and_clicks_stay(lanes: Lanes, gate: threading.Event) -> None:
     tickets = {name: lanes.enter(Lane.PRELOAD, About(image=name, group="7")) for name in "abc"}
     stays = lanes.enter(Lane.CLICK, About(image="a"))

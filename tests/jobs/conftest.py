@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ import redis
 from tator_ml.jobs import JobRecord, JobRecords, connect_redis, start
 from tator_ml.redis_server import redis_answers, redis_command
 from tator_sdk.settings import Settings
+from tests.job_functions import job_functions
 
 ROOT = Path(__file__).parents[2]
 
@@ -71,7 +73,7 @@ class Jobs:
     def worker(self, code: str | None = None, **variables: str) -> subprocess.Popen[bytes]:
         """A real worker process: ``tator worker``, or one that runs ``code``; ``variables`` of its environment."""
         environment = {name: value for name, value in os.environ.items() if name != "TATOR_REDIS_URL"}
-        environment |= self.settings.environment() | variables
+        environment |= self.settings.environment() | {"TATOR_JOB_FUNCTIONS": json.dumps(job_functions())} | variables
         log = (self.settings.home / "worker.log").open("ab")
         worker = subprocess.Popen(
             [sys.executable, *(["-m", "tator_sdk", "worker"] if code is None else ["-c", code])],

@@ -73,6 +73,16 @@ def fail(job_id: str, request: dict[str, Any]) -> dict[str, Any]:
     return run_job(job_id, work)
 
 
+def fill(job_id: str, request: dict[str, Any]) -> dict[str, Any]:
+    """Writes as many bytes as it is told to into its folder."""
+
+    def work(job: Job, settings: Settings) -> dict[str, Any]:
+        (job.folder / "large").write_bytes(bytes(request["bytes"]))
+        return {}
+
+    return run_job(job_id, work)
+
+
 def write(path: Path, line: str) -> None:
     with path.open("a") as stream:
         stream.write(line + "\n")

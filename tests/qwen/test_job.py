@@ -75,6 +75,7 @@ def test_a_run_is_registered_with_everything_that_made_it(settings: Settings, tm
     assert vlm.generate(picture((84, 84), []), "Look.", "Find cars.", 4).tokens
 
 
+@pytest.mark.faults
 def test_a_job_that_had_registered_its_run_before_it_died_does_not_do_so_twice(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

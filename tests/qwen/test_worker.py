@@ -36,6 +36,7 @@ def reaches(jobs: Jobs, job_id: str, step: int) -> None:  # noqa: F811
     until(there, 120)
 
 
+@pytest.mark.faults
 def test_a_worker_that_is_killed_leaves_the_rest_to_the_next(
     jobs: Jobs,  # noqa: F811
     base: Path,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,9 +23,12 @@ from tator_ml import jobs
 from tator_ml.engine.head import Head
 from tator_ml.engine.loading import STARTER_HEAD
 from tator_ml.jobs import JobRecords, connect_redis
+from tator_ml.jobs.lifecycle import read_fields
+from tator_ml.jobs.owner import Owner
 from tator_ml.learning.stores import head_registry
 from tator_sdk.requests import Relabel
 from tator_sdk.studio import open_studio
+from tests.jobs.conftest import until
 from training.cli import relabel as relabel_cli
 from training.job import LocalJob
 from training.relabel import relabel
@@ -175,3 +180,17 @@ def test_half_a_push_is_completed(stack: DemoStack, studio: Any, labelled: Label
     after = [one for one in studio.predictions.list(project=project) if str(one.model_version).endswith(record.id)]
     assert sorted(one.task for one in after) == sorted(one.task for one in mine)
     assert {one.id for one in mine[1::2]} <= {one.id for one in after}
+
+
+@pytest.mark.faults
+def test_a_killed_job_offers_each_once(stack: DemoStack, studio: Any, labelled: Labelled) -> None:
+    settings, project = stack.settings, labelled.project
+    record = jobs.start(settings, "relabel", {"project": project}, project=project, title="killed")
+    with connect_redis(settings) as connection:
+        records = JobRecords(connection)
+        until(lambda: records.get(record.id).status == "running", 60)
+        os.kill(Owner.from_json(read_fields(connection, record.id)["owner"]).pid, signal.SIGKILL)
+        ended = until(lambda: one if (one := records.get(record.id)).over else None, 60)
+    assert (ended.status, ended.attempt) == ("done", 2), ended.error
+    mine = [one for one in studio.predictions.list(project=project) if str(one.model_version).endswith(record.id)]
+    assert mine and len({one.task for one in mine}) == len(mine) == ended.result["pushed"]

@@ -130,6 +130,7 @@ def test_the_gate_decides_unless_a_person_does(settings: Settings, activation: s
     assert not activate_where_good(registry, run, activation, None, job)  # of no project
 
 
+@pytest.mark.faults
 def test_a_job_that_had_registered_its_run_before_it_died_does_not_do_so_twice(
     settings: Settings, dataset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

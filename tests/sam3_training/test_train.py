@@ -192,6 +192,7 @@ def test_a_cancelled_training_goes_on_with_what_was_to_come(base: Path, tmp_path
     assert len(list(checkpoints_in(tmp_path / "parts/jobs/watched").iterdir())) == 2
 
 
+@pytest.mark.faults
 def test_a_killed_training_has_the_curve_of_an_undisturbed_one(base: Path, tmp_path: Path) -> None:
     about: dict[str, Any] = {"epochs": 5, "learning_rate": 1e-3, "checkpoint_every": 2, "evaluate_every": 4}
     curve = tmp_path / "killed/jobs/watched" / CURVE

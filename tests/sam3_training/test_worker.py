@@ -20,6 +20,7 @@ from training.sam3.storage import deletable, stored
 pytestmark = pytest.mark.timeout(600)
 
 
+@pytest.mark.faults
 def test_a_worker_that_is_killed_leaves_the_rest_to_the_next(
     jobs: Jobs,  # noqa: F811
     base: Path,

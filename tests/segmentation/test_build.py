@@ -201,6 +201,7 @@ def test_the_command_says_what_it_would_do(tmp_path: Path) -> None:
     assert "Example" in helped.output and "--mask-threshold" in helped.output
 
 
+@pytest.mark.faults
 def test_two_hosts_one_is_killed_in_the_middle(jobs: Jobs, tmp_path: Path) -> None:  # noqa: F811
     """Homes, engines and workers of their own; Redis and the pictures are all that they share."""
     source = bright_pictures(tmp_path / "cars", 60)

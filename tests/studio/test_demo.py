@@ -56,6 +56,7 @@ def left_behind(home: Path) -> list[str]:
     return found
 
 
+@pytest.mark.faults
 def test_ctrl_c_then_a_quick_second_start_that_doubles_nothing(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -84,6 +85,7 @@ def test_ctrl_c_then_a_quick_second_start_that_doubles_nothing(
         assert len(studio.ml.list(project=project.id)) == 1
 
 
+@pytest.mark.faults
 def test_a_failing_part_is_one_sentence_and_leaves_nothing(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:

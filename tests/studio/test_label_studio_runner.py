@@ -82,6 +82,7 @@ def wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return pins
 
 
+@pytest.mark.faults  # each makes a virtual environment
 def test_environment_is_made_once_and_anew_where_it_is_half_finished(tmp_path: Path, wheels: Path) -> None:
     folder, reports = tmp_path / "environment", list[str]()
     (folder / "bin").mkdir(parents=True)  # as an interrupted venv leaves it
@@ -107,6 +108,7 @@ def test_environment_refuses_a_folder_with_other_things(tmp_path: Path, wheels: 
     assert (tmp_path / "photos" / "holiday.jpg").exists()
 
 
+@pytest.mark.faults
 def test_failed_install_says_so_and_leaves_no_marker(
     tmp_path: Path, wheels: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -297,6 +299,7 @@ def used_home(home: Path, running: LabelStudio) -> Path:
 class TestStartingAndStopping:
     """Starts and stops on a home that exists."""
 
+    @pytest.mark.faults
     def test_again_on_the_same_home_where_the_port_is_taken(self, used_home: Path) -> None:
         with socket.socket() as taken:
             taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -319,7 +322,10 @@ class TestStartingAndStopping:
         assert not (used_home / "process.json").exists()
         studio.stop()  # a second stop does nothing
 
-    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+    @pytest.mark.parametrize(
+        "number",
+        [signal.SIGTERM, *(pytest.param(one, marks=pytest.mark.faults) for one in (signal.SIGINT, signal.SIGHUP))],
+    )
     def test_owner_is_interrupted(self, owner: subprocess.Popen[bytes], number: signal.Signals) -> None:
         assert owner.stdout is not None
         pid = int(owner.stdout.readline().split()[0])
@@ -327,6 +333,7 @@ class TestStartingAndStopping:
         assert owner.wait(30) != 0
         assert not alive(pid)
 
+    @pytest.mark.faults
     def test_owner_is_interrupted_while_it_waits(self, used_home: Path, owner: subprocess.Popen[bytes]) -> None:
         assert wait_for((used_home / "process.json").exists)
         pid = json.loads((used_home / "process.json").read_text())["pid"]
@@ -334,6 +341,7 @@ class TestStartingAndStopping:
         assert owner.wait(30) != 0
         assert not alive(pid)
 
+    @pytest.mark.faults
     def test_owner_crashes(self, used_home: Path, owner: subprocess.Popen[bytes]) -> None:
         assert owner.stdout is not None
         pid, url = owner.stdout.readline().decode().split()

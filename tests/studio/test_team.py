@@ -16,6 +16,7 @@ import pytest
 
 import tator_ml
 from demo.labelled import LabelledProject, labelled_project, region
+from demo.people import Person, join
 from demo.stack import DemoStack
 from tator_ml.engine.head import Head
 from tator_ml.learning.stores import head_registry
@@ -29,8 +30,6 @@ from tator_sdk.packages import Share
 from tator_sdk.settings import Settings
 from tator_sdk.studio import StudioError
 from training.starter.scenes import CLASSES
-
-from .people import Person, join
 
 pytestmark = [pytest.mark.studio, pytest.mark.timeout(400)]
 

@@ -215,6 +215,7 @@ def test_a_whole_project_by_the_verb_and_back(
         project.studio.annotations.delete(mark)
 
 
+@pytest.mark.faults
 def test_killed_in_the_middle_every_task_has_its_prediction_once(stack: DemoStack, worded: Worded) -> None:
     project = worded.project
     request = {"project": project.number, "labelled": True, "in_flight": 1}

@@ -186,6 +186,7 @@ def test_a_view_in_place_and_undone_but_for_what_a_person_changed(
     studio.views.delete(str(view))
 
 
+@pytest.mark.faults
 def test_killed_in_the_middle_every_annotation_is_changed_once(
     stack: DemoStack, project: LabelledProject, annotated: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,11 +13,12 @@ from rich.console import Console
 from rich.markup import escape
 
 from tator_ml import jobs
-from tator_ml.cli.heads import metadata_of, part, per_class_table, quality, rows, silence
+from tator_ml.cli.heads import metadata_of, per_class_table, quality, silence
 from tator_ml.cli.jobs import follow
 from tator_ml.cli.serving import Home, read_settings
 from tator_ml.jobs.connection import reached
 from tator_ml.launch import launch
+from tator_ml.reports import part, rows
 from tator_sdk.cli.options import EITHER_SPELLING, with_request
 from tator_sdk.errors import TatorError
 from tator_sdk.requests import HeadTraining

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -89,7 +88,7 @@ def of_project(
     try:
         interface = synchronise(project, settings, examples, job) if sync else _interface(project, settings)
         notes = _resolve(project, examples, fetcher, job)
-        taken_at = time.time()
+        taken_at = examples.now()
         found = examples.of_project(project)
         if trains:
             examples.learned(project, taken_at)  # what arrives from here on counts towards the next training

@@ -135,10 +135,7 @@ def learn(
         "training": {
             "boxes": int(train.sum()),
             "images": len({examples.images[row] for row in np.flatnonzero(train)}),
-            "accuracy": round(float((linear.logits(features).argmax(1) == truth).mean()), 4),
-            "macro_f1": round(macro_f1(truth, linear.logits(features).argmax(1), len(classes)), 4),
-            "iterations": linear.iterations,
-            "converged": linear.converged,
+            **_fitted(linear, features, truth, len(classes)),
             "hard_examples": mined,
         },
         "expected_precision": silence.precision,
@@ -146,6 +143,17 @@ def learn(
         "precision_reached": silence.reached,
     }
     return Learned(head, held_out, used, metrics, notes)
+
+
+def _fitted(linear: Linear, features: NDArray[np.float32], truth: NDArray[np.int64], classes: int) -> dict[str, Any]:
+    """How well it knows what it was fitted on."""
+    answers = linear.logits(features).argmax(1)
+    return {
+        "accuracy": round(float((answers == truth).mean()), 4),
+        "macro_f1": round(macro_f1(truth, answers, classes), 4),
+        "iterations": linear.iterations,
+        "converged": linear.converged,
+    }
 
 
 def _calibrated(

@@ -104,17 +104,7 @@ def train(request: HeadTraining, settings: Settings, job: Job, computes: Compute
         "seconds": {"reading_and_embedding": round(read_seconds, 2), "all": round(time.monotonic() - begun, 2)},
         "embedded_anew": embeddings.computed,
     }
-    seen = [
-        {
-            **item.source,
-            "image": item.box.image,
-            "xyxy": list(item.box.xyxy),
-            "label": item.label,
-            "held_out": bool(out),
-        }
-        for item, out, used in zip(items, learned.held_out, learned.used, strict=True)
-        if used
-    ]
+    seen = _seen(items, learned)
     entry = registry.add(learned.head, request.project, report, seen)
     activated = _activate(registry, entry, request, decision, job)
     return {
@@ -127,6 +117,21 @@ def train(request: HeadTraining, settings: Settings, job: Job, computes: Compute
         "classes": len(learned.head.classes),
         "seconds": round(time.monotonic() - begun, 2),
     }
+
+
+def _seen(items: Sequence[Item], learned: Learned) -> list[dict[str, Any]]:
+    """The boxes that it learned from and was measured on, as they are kept beside the head."""
+    return [
+        {
+            **item.source,
+            "image": item.box.image,
+            "xyxy": list(item.box.xyxy),
+            "label": item.label,
+            "held_out": bool(out),
+        }
+        for item, out, used in zip(items, learned.held_out, learned.used, strict=True)
+        if used
+    ]
 
 
 def usual_areas(learned: Learned, items: Sequence[Item], dataset: Dataset) -> tuple[float, ...]:

@@ -46,6 +46,12 @@ class Imported:
 
 def add(routes: Blueprint, data: Data) -> None:
     """Routes of imports."""
+    _add_sending(routes, data)
+    _add_looking(routes, data)
+    _add_deciding(routes, data)
+
+
+def _add_sending(routes: Blueprint, data: Data) -> None:
     settings = data.dashboard.settings
 
     @routes.get("/data/import")
@@ -87,6 +93,8 @@ def add(routes: Blueprint, data: Data) -> None:
 
     routes.record_once(lambda state: state.app.extensions["csrf"].exempt(data_import_send))  # asked while it comes
 
+
+def _add_looking(routes: Blueprint, data: Data) -> None:
     def found(upload: Upload) -> str:
         look = Look.read(data.uploads.folder_of(upload))
         form = None
@@ -122,6 +130,10 @@ def add(routes: Blueprint, data: Data) -> None:
         project = _project(request.form.get("project", ""))
         _look(data, data.uploads.look_anew(upload, project))
         return redirect(url_for("dashboard.data_import_upload", upload_id=upload.id))
+
+
+def _add_deciding(routes: Blueprint, data: Data) -> None:
+    settings = data.dashboard.settings
 
     @routes.post("/data/import/<upload_id>/start")
     def data_import_start(upload_id: str) -> AnyResponse:

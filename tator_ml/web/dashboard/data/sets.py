@@ -39,7 +39,12 @@ class Row:
 
 def add(routes: Blueprint, data: Data) -> None:
     """Routes of the registry."""
+    _add_list(routes, data)
+    _add_one(routes, data)
+    _add_changing(routes, data)
 
+
+def _add_list(routes: Blueprint, data: Data) -> None:
     def rows() -> str:
         states = read_states(data.dashboard.settings.home)
         seen = data.sets_seen()
@@ -64,6 +69,8 @@ def add(routes: Blueprint, data: Data) -> None:
         wanted = read_request(Registration, request.form, leave_out=("origin",))
         return _launched(data, wanted)
 
+
+def _add_one(routes: Blueprint, data: Data) -> None:
     @routes.get("/data/set/<name>")
     def data_set(name: str) -> str:
         record = _seen(data, name)
@@ -104,6 +111,8 @@ def add(routes: Blueprint, data: Data) -> None:
             answer.headers["Content-Disposition"] = f'attachment; filename="{record.id}.zip"'
         return answer
 
+
+def _add_changing(routes: Blueprint, data: Data) -> None:
     @routes.post("/data/set/<name>/renew")
     def data_set_renew(name: str) -> AnyResponse:
         record = _seen(data, name)

@@ -44,6 +44,12 @@ MOST_CURVES = 64
 
 def add(routes: Blueprint, dashboard: Dashboard) -> None:
     """Routes of one job."""
+    _add_page(routes, dashboard)
+    _add_taking(routes, dashboard.settings)
+    _add_changing(routes, dashboard.settings)
+
+
+def _add_page(routes: Blueprint, dashboard: Dashboard) -> None:
     settings = dashboard.settings
     drawn = _Drawn()
 
@@ -93,6 +99,8 @@ def add(routes: Blueprint, dashboard: Dashboard) -> None:
             lines, end = records.log_page(job_id, max(after, records.log_end(job_id) - MOST_LINES))
         return jsonify(lines=lines, end=end, left_out=max(0, end - len(lines) - after))
 
+
+def _add_taking(routes: Blueprint, settings: Settings) -> None:
     @routes.get("/jobs/<job_id>/log.txt")
     def jobs_log_text(job_id: str) -> Response:
         with _job(settings, job_id) as (_, records):
@@ -109,6 +117,8 @@ def add(routes: Blueprint, dashboard: Dashboard) -> None:
             raise NotFound("The job left no such file here.")
         return send_file(path, as_attachment=True, download_name=f"{job_id}-{name}")
 
+
+def _add_changing(routes: Blueprint, settings: Settings) -> None:
     @routes.post("/jobs/<job_id>/cancel")
     def jobs_cancel(job_id: str) -> AnyResponse:
         with _job(settings, job_id) as (before, _):

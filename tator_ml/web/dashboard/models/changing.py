@@ -17,7 +17,7 @@ from tator_ml.runs import BASE
 from tator_ml.web.access import visitor
 from tator_ml.web.dashboard.models.catalogue import Catalogue
 from tator_ml.web.dashboard.models.looking import checked
-from tator_ml.web.dashboard.models.versions import TITLES
+from tator_ml.web.dashboard.models.versions import TITLES, Version, facts_of_head
 from tator_ml.web.dashboard.page import Dashboard
 from tator_sdk.errors import TatorError
 
@@ -91,11 +91,26 @@ def add(routes: Blueprint, dashboard: Dashboard, catalogue: Catalogue) -> None:
             file.save(path)
             try:
                 version = catalogue.take_in(path, project)
+                _check_encoder(version)
             except TatorError as error:
                 flash(str(error), "error")
                 return redirect(url_for("dashboard.models", project=project))
         flash(f"{version.id} is here. It answers once it is activated.", "good")
         return redirect(url_for("dashboard.models_one", role=version.role, name=version.id))
+
+    def _check_encoder(version: Version) -> None:
+        """Its encoder is loaded from a hub or a folder once it answers: which one is an administrator's choice.
+
+        Raises:
+            TatorError: a member brought a head with another; it is not kept.
+        """
+        encoder = facts_of_head(version).get("Encoder")
+        if not visitor().administrator and encoder not in {dashboard.settings.encoder, "starter"}:
+            catalogue.remove(version)
+            raise TatorError(
+                f"This head stands on the encoder {encoder}, which this installation does not use; an administrator "
+                "can take it in."
+            )
 
     @routes.post("/models/choices")
     def models_choices() -> AnyResponse:

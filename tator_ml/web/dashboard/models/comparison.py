@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tator_ml.web.dashboard.models.versions import LESS_IS_BETTER, Version, part, rows
+from tator_ml.reports import part, rows
+from tator_ml.web.dashboard.models.versions import LESS_IS_BETTER, Version
 
 
 @dataclass(frozen=True)

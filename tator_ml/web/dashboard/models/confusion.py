@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tator_ml.web.dashboard.models.versions import part, rows
+from tator_ml.reports import part, rows
 
 MOST_CLASSES = 25
 """A table of more is cut to its most confused classes."""

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from tator_ml.launch import MANNERS
 from tator_ml.learning.registry import HeadEntry
 from tator_ml.projects import Role
+from tator_ml.reports import part, rows
 from tator_ml.runs import Entry
 from tator_ml.sam3.registry import Sam3Entry
 from tator_ml.vlm.registry import QwenEntry
@@ -117,19 +118,6 @@ class Version:
         except (OSError, ValueError):
             examples = []
         return frozenset(str(one.get("image")) for one in examples if one.get("held_out"))
-
-
-def part(values: object, *names: str) -> dict[str, Any]:
-    """A part of a report; empty where it is not there, as in one that was brought from elsewhere."""
-    for name in names:
-        values = values.get(name) if isinstance(values, Mapping) else None
-    return dict(values) if isinstance(values, Mapping) else {}
-
-
-def rows(values: Mapping[str, Any], name: str) -> list[Any]:
-    """A list in a report, empty where it is not there."""
-    found = values.get(name)
-    return list(found) if isinstance(found, list) else []
 
 
 def of_head(entry: HeadEntry) -> Version:

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from tator_ml.engine.messages import Flight, Status
+from tator_ml.last_hour import Latency
 from tator_ml.web.access import Visitor
 
 LANES = {
@@ -28,6 +29,7 @@ class LaneView:
         waiting: requests that have not started.
         running: requests on the device.
         oldest_seconds: age of what waits longest; None where nothing does.
+        latency: of the last hour, waiting included; None where nothing ended in it.
     """
 
     title: str
@@ -35,6 +37,7 @@ class LaneView:
     waiting: int
     running: int
     oldest_seconds: float | None
+    latency: Latency | None
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ def lanes(status: Status) -> list[LaneView]:
             status.waiting.get(name, 0),
             running.count(name),
             status.oldest_seconds.get(name) if status.waiting.get(name) else None,
+            status.latencies.get(name),
         )
         for name, (title, meaning) in LANES.items()
     ]
