@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import socket
@@ -29,6 +30,8 @@ from tator_ml.jobs.owner import Owner
 from tator_ml.jobs.priority import run_behind_others
 from tator_ml.jobs.sweep import Sweeper
 from tator_sdk.settings import Settings
+
+log = logging.getLogger(__name__)
 
 MONITORING_SECONDS = 3
 MAINTENANCE_SECONDS = 10
@@ -181,4 +184,6 @@ def run_worker(settings: Settings) -> None:
     """
     run_behind_others()
     level = "DEBUG" if settings.log_level == "debug" else "WARNING"  # RQ tells of each clean-up
-    build_worker(settings).work(with_scheduler=False, logging_level=level)
+    worker = build_worker(settings)
+    log.info("takes jobs from %s", ", ".join(queue_names(settings.device)))
+    worker.work(with_scheduler=False, logging_level=level)

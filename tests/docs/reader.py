@@ -171,7 +171,7 @@ class Reader:
     def _accepted(self, configuration: str) -> None:
         """Label Studio takes a configuration, as when it is pasted and saved."""
         auth = LabelStudioAuth(self.studio.url, self.env["LABEL_STUDIO_API_KEY"])
-        address = f"{self.studio.url}/api/projects/3/validate/"
+        address = f"{self.studio.url}/api/projects/validate/"
         answer = httpx.post(address, json={"label_config": configuration}, auth=auth, timeout=60, trust_env=False)
         assert answer.is_success, answer.text
 

@@ -55,8 +55,10 @@ RULES = (
     Rule(r"make demo.*", How.UP, ready="The demo is ready"),
     Rule(r"make (help|env-example)", How.RUN),
     Rule(r"make test ARGS=.*", How.RUN),
-    Rule(r"make newcomer", How.MAKE, "this is it"),
-    Rule(r"make (test|test-fast|lint format|image-check|remote-check|starter)", How.MAKE, "minutes to hours"),
+    Rule(r"make (faults|attack|newcomer)( ARGS=.*)?", How.MAKE, "minutes to an hour; the last one is this"),
+    Rule(r"make (test|test-fast|lint|lint format|image-check|remote-check|starter)", How.MAKE, "minutes to hours"),
+    Rule(r"make audit", How.MAKE, "asks a registry for known holes, which a test machine may not reach"),
+    Rule(r"make fuzz INPUTS=\d+", How.MAKE, "minutes to hours"),
     Rule(r"make bench NAME=\w+", How.MAKE, "minutes to hours"),
     Rule(r"python -m training\.starter\.\w+( --output \S+)?", How.VERB, "hours; `make starter` is these"),
     Rule(r"apt-get .*", How.LACKS, "changes the machine"),
@@ -76,7 +78,7 @@ RULES = (
     Rule(rf"{SETTINGS}tator up", How.UP, ready="Tator is up"),
     Rule(rf"{SETTINGS}tator serve", How.UP, ready="Listening at"),
     Rule(r"tator engine.*", How.UP, ready="engine ready"),
-    Rule(r"tator worker.*", How.UP, ready="istening on"),
+    Rule(r"tator worker.*", How.UP, ready="takes jobs from"),
     Rule(r"tator status --watch", How.UP, ready="warm"),
     Rule(r"tator train qwen (--dataset|--project 3).*", How.RUN, added=f"{TRAINS} --max-new-tokens 16"),
     Rule(r"tator train sam3 (--dataset|--project 3).*", How.RUN, added=TRAINS),
@@ -89,7 +91,7 @@ READS = re.compile(
 )
 """Verbs that are run when a sentence names them without an option: they only read."""
 
-NAMED = re.compile(r"tator( [a-z][a-z0-9-]*)*")
+NAMED = re.compile(r"tator( [a-z][a-z-]*\d?)*")
 """A verb without arguments or options, as a sentence names it."""
 
 REPLACED = (

@@ -45,6 +45,7 @@ ENOUGH = {
     "A verdict needs … probabilities, not ….",
     "… takes crops of … uint8, not … ….",
     "… cannot be read (…).",
+    "… is no job of Tator's, so it was not called.",
 }
 """Sentences between Tator's own parts, or lines of a report."""
 
