@@ -17,6 +17,7 @@ import zipfile
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -110,6 +111,7 @@ class DatasetWriter(ABC):
         self._pictures: Counter[str] = Counter()
         self._notes: Counter[str] = Counter()
         self._names: set[str] = set()
+        self._ends = ExitStack()
 
     @abstractmethod
     def add(self, picture: LabelledPicture, data: bytes | None = None) -> None:
@@ -128,8 +130,8 @@ class DatasetWriter(ABC):
         """Write what is known only at the end."""
 
     def __enter__(self) -> Self:
-        self._unfinished = unfinished(self.output.absolute().parent, f".{self.output.name}.partial-")
-        self.folder = self._unfinished.__enter__()
+        place = unfinished(self.output.absolute().parent, f".{self.output.name}.partial-")
+        self.folder = self._ends.enter_context(place)
         self.folder.chmod(0o755)
         return self
 
@@ -142,7 +144,8 @@ class DatasetWriter(ABC):
                 self._mark()
                 self._publish()
         finally:
-            self._unfinished.__exit__(None, None, None)
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self._ends.close()
 
     @property
     def counted(self) -> dict[str, int]:

@@ -28,18 +28,25 @@ def rows_of(page: Path) -> list[tuple[tuple[str, ...], str]]:
     return found
 
 
-def write(page: Path, verdicts: Sequence[str], date: datetime.date, tests: int, minutes: float) -> None:
-    """Put the table and what came of it between the markers."""
+def how_run(page: Path) -> str:
+    """How many tests were run in what time, as the page says it; empty where it does not."""
+    found = re.search(r"\d+ tests in \d+ minutes", _between(page.read_text()))
+    return found[0] if found else ""
+
+
+def write(page: Path, verdicts: Sequence[str], date: datetime.date, said: str) -> None:
+    """Put the table and what came of it between the markers; ``said`` of how it was run."""
     lines = [
-        f"`make faults` on {date.isoformat()}: {list(verdicts).count('holds')} of {len(ROWS)} rows hold; {tests} tests "
-        f"in {minutes:.0f} minutes, one process, on two cores shared with other work.",
+        f"`make faults` on {date.isoformat()}: {list(verdicts).count('holds')} of {len(ROWS)} rows hold; {said}, "
+        "one process, on two cores shared with other work.",
         "",
         f"| {' | '.join(HEADINGS)} | |",
         f"|{'---|' * (len(HEADINGS) + 1)}",
         *(f"| {' | '.join(cells(row))} | {verdict} |" for row, verdict in zip(ROWS, verdicts, strict=True)),
     ]
     text = page.read_text()
-    page.write_text(text.replace(_between(text), "\n" + "\n".join(lines) + "\n"))
+    begin, rest = text.split(BEGIN)
+    page.write_text(begin + BEGIN + "\n" + "\n".join(lines) + "\n" + END + rest.partition(END)[2])
 
 
 def _between(text: str) -> str:

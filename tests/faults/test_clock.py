@@ -53,8 +53,11 @@ def test_the_time_of_day_measures_no_duration() -> None:
     found = set()
     for folder in ("tator_ml", "tator_sdk", "training"):
         for path in (ROOT / folder).rglob("*.py"):
-            for node in ast.walk(ast.parse(path.read_text())):
-                if isinstance(node, ast.Attribute) and ast.unparse(node) == "time.time" and "starter" not in path.parts:
+            text = path.read_text()
+            if "time.time" not in text or "starter" in path.parts:
+                continue
+            for node in ast.walk(ast.parse(text)):
+                if isinstance(node, ast.Attribute) and node.attr == "time" and isinstance(node.value, ast.Name):
                     found.add(path.relative_to(ROOT).as_posix())
     assert found == set(DATES), "a duration is measured by time.monotonic(); a date gets its reason here"
 
@@ -117,6 +120,7 @@ def test_news_from_before_the_clock_went_back_is_learned_once(tmp_path: Path, mo
     examples.close()
 
 
+@pytest.mark.faults
 def test_a_running_job_is_not_overdue_by_the_clock(jobs: Jobs) -> None:  # noqa: F811
     worker = jobs.worker(
         "import datetime, rq.worker.base as base, rq.worker.worker_classes as classes, tator_ml.jobs.worker as worker;"

@@ -57,6 +57,7 @@ def test_a_click_is_answered_though_nothing_can_be_noted(
     assert len(running.services.suggestions.of_task(1, task)) > noted
 
 
+@pytest.mark.faults
 def test_a_job_ends_with_a_sentence_and_redis_is_waited_for(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TATOR_HOME", str(disk))
     settings = Settings()

@@ -57,6 +57,7 @@ def test_a_full_redis_holds_jobs_up_and_ends_none(own: Jobs) -> None:
     assert own.ends(again.id).status == "done", "the worker is there, too"
 
 
+@pytest.mark.faults
 def test_a_worker_may_start_while_redis_is_full(own: Jobs) -> None:
     waiting = own.start("count", {"steps": 1})
     fill(own)

@@ -188,9 +188,9 @@ def test_a_killed_job_offers_each_once(stack: DemoStack, studio: Any, labelled: 
     record = jobs.start(settings, "relabel", {"project": project}, project=project, title="killed")
     with connect_redis(settings) as connection:
         records = JobRecords(connection)
-        until(lambda: records.get(record.id).status == "running", 60)
+        until(lambda: records.get(record.id).status == "running", 180)
         os.kill(Owner.from_json(read_fields(connection, record.id)["owner"]).pid, signal.SIGKILL)
-        ended = until(lambda: one if (one := records.get(record.id)).over else None, 60)
+        ended = until(lambda: one if (one := records.get(record.id)).over else None, 180)
     assert (ended.status, ended.attempt) == ("done", 2), ended.error
     mine = [one for one in studio.predictions.list(project=project) if str(one.model_version).endswith(record.id)]
     assert mine and len({one.task for one in mine}) == len(mine) == ended.result["pushed"]
