@@ -69,6 +69,7 @@ RULES = (
     Rule(r"systemctl .*", How.LACKS, "no units are installed"),
     Rule(r"ssh -N .*", How.LACKS, "a second host; `make remote-check` has one"),
     Rule(r"hf auth login", How.LACKS, "an account of the hub"),
+    Rule(r"tator models sam3 promote \S+", How.LACKS, "a training that was cut short; tests/sam3_training cuts one"),
     Rule(r"accelerate launch .*", How.LACKS, "several GPUs; tests/sam3_training has two processes"),
     Rule(r"tator connect .*--backend https://.*", How.LACKS, "a TLS proxy; `make remote-check` has one"),
     Rule(r"export \w+=\S+", How.RUN),
