@@ -16,6 +16,17 @@ SHARED = Path(__file__).parents[2] / "shared"
 PAYLOADS = Path(__file__).parent / "payloads"
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep together (``--dist loadgroup``) the tests of a file, and those that share what takes a minute to start."""
+    for item in items:
+        group = item.nodeid.partition("::")[0]
+        needs = item.fixturenames if isinstance(item, pytest.Function) else []
+        if "stack" in needs:
+            group = "browser" if "page" in needs else "studio"
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 def pytest_collection_finish() -> None:
     """Leave what the imports made out of every later collection: giving models back collects, 0.3 s each time else."""
     gc.collect()
@@ -25,6 +36,14 @@ def pytest_collection_finish() -> None:
 def pytest_unconfigure() -> None:
     """Let libraries look at the end for what they think they leaked."""
     gc.unfreeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _left_out() -> Iterator[None]:
+    """The same for what the tests of a file made and others go on with, such as servers and models of the session."""
+    yield
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

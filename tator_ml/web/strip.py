@@ -37,7 +37,9 @@ def blueprint(settings: Settings, services: Services, watch: EngineWatch) -> Blu
     def project() -> int | None:
         number = project_number(request.args.get("project"))
         if not hmac.compare_digest(request.args.get("key", "").encode(), strip_key(settings, number).encode()):
-            raise Forbidden("This strip needs its key, which stands in what `tator label-config --project N` prints.")
+            raise Forbidden(
+                "This strip needs its key, which stands in what `tator label-config --classes … --project N` prints."
+            )
         return number
 
     @routes.get("/strip")

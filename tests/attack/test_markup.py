@@ -26,7 +26,7 @@ from tator_ml.quality.figures import Tally
 from tator_ml.web.dashboard.quality.overview import _line
 from tator_sdk.plain_text import on_one_line
 from tests.dashboard.conftest import Site
-from tests.dashboard.test_data import RESULTS, report_of_tweak
+from tests.dashboard.test_data_work import RESULTS, report_of_tweak
 
 from .hostile import MARKUP
 

@@ -37,6 +37,10 @@ class Block:
     text: str
 
 
+KINDS = frozenset({"export"})
+"""Kinds of jobs that a shell has a command of the same name for."""
+
+
 @dataclass(frozen=True)
 class Command:
     """A command line as the page has it, without its comment.
@@ -78,7 +82,7 @@ def commands(page: Path) -> list[Command]:
         elif token.type == "inline":
             for child in token.children or ():
                 text = " ".join(child.content.split())
-                if child.type == "code_inline" and is_command(text):
+                if child.type == "code_inline" and is_command(text) and text not in KINDS:
                     found.append(Command(page.name, first, text, inline=True))
     return found
 

@@ -102,6 +102,7 @@ train(request(epochs=4, evaluate_every=3, dropout=0.1), samples(), settings, Die
 """
 
 
+@pytest.mark.faults
 def test_a_killed_training_ends_as_if_nothing_had_been(base: Path, tmp_path: Path) -> None:
     wanted = request(epochs=4, evaluate_every=3, dropout=0.1)
     whole, _ = run(base, tmp_path / "whole", wanted)

@@ -61,6 +61,7 @@ def test_a_worker_that_is_killed_leaves_the_rest_to_the_next(
     assert not list((jobs.settings.home / "jobs" / job_id).glob("check*"))
 
 
+@pytest.mark.faults
 def test_a_cancelled_one_ends_in_a_moment_and_leaves_no_run(
     jobs: Jobs,  # noqa: F811
     base: Path,
