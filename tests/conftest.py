@@ -16,15 +16,14 @@ SHARED = Path(__file__).parents[2] / "shared"
 PAYLOADS = Path(__file__).parent / "payloads"
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep together (``--dist loadgroup``) the tests of a file, and those that share what takes a minute to start."""
-    for item in items:
-        group = item.nodeid.partition("::")[0]
-        needs = item.fixturenames if isinstance(item, pytest.Function) else []
-        if "stack" in needs:
-            group = "browser" if "page" in needs else "studio"
-        item.add_marker(pytest.mark.xdist_group(group))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With ``--dist loadfile``, keep what shares servers in one process as well."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from tests.scheduling import SharedServers
+
+    return SharedServers(config, log)
 
 
 def pytest_collection_finish() -> None:
