@@ -36,9 +36,9 @@ from tator_sdk.settings import Settings
 from training.starter.names import display_name
 
 PEOPLE = 32
-TASKS_EACH = 44  # of 5.5 objects each: 240 clicks, one every 15 seconds
-THINK_SECONDS = 13.0  # between clicks; opening and submitting take the rest of the 15
-SPEED = float(os.environ.get("LOAD_SPEED", "4"))
+TASKS_EACH = 22  # of 5.5 objects each: 120 clicks, one every 30 seconds
+THINK_SECONDS = 27.0  # between clicks; opening and submitting take the rest of the 30
+SPEED = float(os.environ.get("LOAD_SPEED", "6"))
 SEEDS = range(9_700_000, 9_700_000 + PEOPLE * TASKS_EACH)
 TRAINED = range(9_860_000, 9_860_120)
 SAMPLE_SECONDS = 2.0
