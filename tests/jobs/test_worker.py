@@ -91,6 +91,7 @@ def test_cancel_and_follow_up_through_a_worker(jobs: Jobs) -> None:
     assert [entry[2] for entry in jobs.diary("end")] == ["1", "4"]
 
 
+@pytest.mark.faults
 def test_a_dying_process_is_replaced_and_given_up_after_the_third(jobs: Jobs) -> None:
     jobs.worker()
     twice = jobs.start("checkpointed", {"die_at": [3, 6]})
@@ -124,6 +125,7 @@ def test_a_killed_worker_takes_its_job_down_and_the_next_one_goes_on(jobs: Jobs)
     assert len(jobs.diary("end")) == 1
 
 
+@pytest.mark.faults
 def test_a_living_worker_takes_over_from_a_killed_one(jobs: Jobs) -> None:
     first = jobs.worker()
     made = jobs.start("wait", {"n": 1})
@@ -171,6 +173,7 @@ def test_a_running_job_whose_worker_is_dead_can_be_cancelled(jobs: Jobs) -> None
     assert cancel(jobs.settings, made.id).status == "cancelled"
 
 
+@pytest.mark.faults
 def test_a_job_that_never_looks_is_ended_all_the_same(jobs: Jobs) -> None:
     jobs.worker(
         "import tator_ml.jobs.worker as worker; from tator_sdk.settings import Settings;"
