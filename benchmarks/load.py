@@ -3,7 +3,8 @@
 Each person has tasks of their own and does what the editor does: opens a task, fetches the picture, points at every
 object with pauses, saves a draft and submits. The number of clicks is an hour's; pauses are ``SPEED`` times shorter
 than people's, so that it is over sooner. A worker trains one class head after the other all the time, and the
-project's own head is trained from what is submitted, as anywhere.
+project's own head is trained from what is submitted, as anywhere. Label Studio has a PostgreSQL: with SQLite it
+answers some of so many people's requests with "database is locked".
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from benchmarks.annotators import Annotator, Record
 from benchmarks.clicks_training import SCENES as TRAINED_SCENES
 from benchmarks.clicks_training import Trainings
 from benchmarks.material import yolo_folder
+from benchmarks.postgres import private_postgres
 from benchmarks.report import Figure
 from benchmarks.station import pid_of, quantile, say
 from demo.labelled import LabelledProject, labelled_project
@@ -36,9 +38,9 @@ from tator_sdk.settings import Settings
 from training.starter.names import display_name
 
 PEOPLE = 32
-TASKS_EACH = 22  # of 5.5 objects each: 120 clicks, one every 30 seconds
+TASKS_EACH = int(os.environ.get("LOAD_TASKS", "22"))  # of 5.5 objects each: 120 clicks, one every 30 seconds
 THINK_SECONDS = 27.0  # between clicks; opening and submitting take the rest of the 30
-SPEED = float(os.environ.get("LOAD_SPEED", "6"))
+SPEED = float(os.environ.get("LOAD_SPEED", "4"))
 SEEDS = range(9_700_000, 9_700_000 + PEOPLE * TASKS_EACH)
 TRAINED = range(9_860_000, 9_860_120)
 SAMPLE_SECONDS = 2.0
@@ -52,7 +54,9 @@ def measure() -> Iterator[Figure]:
     with ExitStack() as opened:
         home = Path(opened.enter_context(tempfile.TemporaryDirectory(dir="/tmp")))  # socket paths are short
         tator = {"port": 19290, "warm_bytes": WARM_BYTES, "offline": True}
-        stack = opened.enter_context(DemoStack(DemoSettings(home, studio_port=18280, tator=tator), say))
+        database = opened.enter_context(private_postgres())
+        wanted = DemoSettings(home, studio_port=18280, tator=tator, studio_variables=database)
+        stack = opened.enter_context(DemoStack(wanted, say))
         project = opened.enter_context(
             labelled_project(stack, "Load", SEEDS, display_name, classes(), scenes=SCENES, report=say)
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +37,7 @@ class DemoSettings:
         template: labelling configuration.
         studio_port: preferred port of Label Studio.
         tator: settings of Tator that differ from the defaults.
+        studio_variables: environment variables of Label Studio that differ, such as another database.
     """
 
     home: Path
@@ -45,6 +46,7 @@ class DemoSettings:
     template: str = "boxes"
     studio_port: int = 8080
     tator: dict[str, Any] = field(default_factory=dict)
+    studio_variables: Mapping[str, str] = field(default_factory=dict)
 
 
 class DemoStack:
@@ -64,7 +66,12 @@ class DemoStack:
         self._files = wanted.home / "demo-files"
         self.folder = self._files / ("own" if wanted.images else "scenes")
         self.studio = LabelStudio(
-            StudioSettings(home=wanted.home / "label-studio", port=wanted.studio_port, document_root=self._files)
+            StudioSettings(
+                home=wanted.home / "label-studio",
+                port=wanted.studio_port,
+                document_root=self._files,
+                variables=wanted.studio_variables,
+            )
         )
         self.parts = Supervisor(wanted.home, report)
         self.settings = Settings.model_validate({**Settings().model_dump(), "home": wanted.home, **wanted.tator})
