@@ -41,12 +41,16 @@ def private_postgres() -> Iterator[Mapping[str, str]]:
             shutil.chown(home, USER)
             own = ["setpriv", f"--reuid={USER}", "--regid", USER, "--init-groups"]
         port, data = free_port(15432), Path(home) / "data"
-        made = [*own, folder / "initdb", "-D", data, "-U", USER, "--auth=trust", "--no-sync", "-E", "UTF8"]
+        made = [*own, str(folder / "initdb"), "-D", str(data), "-U", USER, "--auth=trust", "--no-sync", "-E", "UTF8"]
         subprocess.run(made, cwd=home, check=True, stdout=subprocess.DEVNULL)
         options = ["-p", str(port), "-h", LOOPBACK, "-k", home, "-c", "max_connections=300"]
         log = (Path(home) / "log").open("wb")
         process = subprocess.Popen(
-            [*own, folder / "postgres", "-D", data, *options], cwd=home, stdout=log, stderr=log, start_new_session=True
+            [*own, str(folder / "postgres"), "-D", str(data), *options],
+            cwd=home,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
         )
         try:
             ready = [str(folder / "pg_isready"), "-q", "-h", LOOPBACK, "-p", str(port)]
