@@ -7,7 +7,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.faults.table import ROWS, Row
+from tests.faults.row import Row
+from tests.faults.table import ROWS
 
 BEGIN, END = "<!-- faults -->", "<!-- /faults -->"
 HEADINGS = ("what fails", "during", "what is seen", "what is lost", "how it recovers")

@@ -9,7 +9,8 @@ from typing import get_args
 
 from tator_ml.jobs import KINDS
 from tests.faults.page import cells, rows_of
-from tests.faults.table import ROWS, Fault
+from tests.faults.row import Fault
+from tests.faults.table import ROWS
 
 ROOT = Path(__file__).parents[2]
 
