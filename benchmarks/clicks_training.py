@@ -41,10 +41,12 @@ class Trainings:
     Attributes:
         boxes: learned from in trainings that ended.
         seconds: that those took.
+        failure: why there were no more, where one failed: nothing would be measured beside trainings then.
     """
 
     boxes: int = 0
     seconds: float = 0.0
+    failure: str = ""
     ended: threading.Event = field(default_factory=threading.Event)
 
     @contextmanager
@@ -58,6 +60,8 @@ class Trainings:
         finally:
             self.ended.set()
             thread.join()
+        if self.failure:
+            raise SystemExit(self.failure)
 
     @property
     def rate(self) -> float:
@@ -78,8 +82,11 @@ class Trainings:
         self.seconds += float(record.result["seconds"])
 
     def _train(self, settings: Settings, folder: Path) -> None:
-        while not self.ended.is_set():
-            self.once(settings, folder)
+        try:
+            while not self.ended.is_set():
+                self.once(settings, folder)
+        except BaseException as error:  # told by the thread that measures
+            self.failure = str(error) or type(error).__name__
 
 
 def clicks(one: Station, tasks: list[Task], rng: random.Random, count: int) -> list[float]:

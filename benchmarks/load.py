@@ -15,7 +15,8 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -87,17 +88,14 @@ def _annotators(stack: DemoStack, project: LabelledProject, record: Record) -> l
 
 
 def _all_at_once(people: Sequence[Annotator], record: Record) -> None:
-    threads = [threading.Thread(target=one.work, daemon=True) for one in people]
-    for thread in threads:
-        thread.start()
-    told = time.monotonic()
-    for thread in threads:
-        while thread.is_alive():
-            thread.join(1.0)
-            if time.monotonic() - told > 30:
-                told, clicks = time.monotonic(), record.seconds["click"]
-                say(f"{record.submitted} submitted, {len(clicks)} clicks, {len(record.errors)} errors, the last "
-                    f"hundred clicks' median {statistics.median(clicks[-100:] or [0]):.3f} s")  # fmt: skip
+    with ThreadPoolExecutor(len(people)) as pool:
+        working = [pool.submit(one.work) for one in people]
+        while wait(working, timeout=30).not_done:
+            clicks = record.seconds["click"]
+            say(f"{record.submitted} submitted, {len(clicks)} clicks, {len(record.errors)} errors, the last "
+                f"hundred clicks' median {statistics.median(clicks[-100:] or [0]):.3f} s")  # fmt: skip
+    for one in working:
+        one.result()
 
 
 def _answers(record: Record, minutes: float) -> Iterator[Figure]:
@@ -108,7 +106,7 @@ def _answers(record: Record, minutes: float) -> Iterator[Figure]:
     yield Figure("load.clicks", len(record.seconds["click"]), "clicks", "higher")
     yield Figure("load.empty", record.empty, "clicks", "lower")
     yield Figure("load.elsewhere", record.elsewhere, "answers", "lower")
-    yield Figure("load.submitted", record.submitted, "annotations", "higher")
+    yield Figure("load.submitted", record.submitted, "annotations", "higher", PEOPLE * TASKS_EACH)
     yield Figure("load.minutes", minutes, "minutes", "lower")
     yield Figure("load.rate", len(record.seconds["click"]) / minutes / 60, "clicks a second", "higher")
     for what, taken in record.seconds.items():
@@ -168,7 +166,8 @@ class Usage:
 
     def _look(self) -> None:
         while not self._ended.wait(SAMPLE_SECONDS):
-            self.seen.append({part: _used(part, pid) for part, pid in self._pids().items()})
+            with suppress(psutil.Error):  # a child that ended while it was looked at
+                self.seen.append({part: _used(part, pid) for part, pid in self._pids().items()})
 
     def _pids(self) -> dict[str, int]:
         pids = {part: pid_of(self.stack.settings, part) for part in PARTS}
