@@ -33,7 +33,7 @@ class ProcessError(TatorError):
 def free_port(preferred: int, host: str = LOOPBACK) -> int:
     """Return ``preferred``, or the next port above it on which nothing listens, or any free one."""
     for port in (*range(preferred, min(preferred + 100, 65536)), 0):
-        with socket.socket() as probe:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             with contextlib.suppress(OSError):
                 probe.bind((host, port))

@@ -69,10 +69,28 @@ def test_listening_beyond_loopback_needs_a_password(host: str) -> None:
     assert Settings(host=host, password=SecretStr("x")).host == host
 
 
+@pytest.mark.parametrize("host", ["", " ", "[]"])
+def test_an_empty_host_is_no_loopback(host: str) -> None:
+    with pytest.raises(ValidationError, match="every interface"):
+        Settings(host=host)
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:9090"), ("localhost", "http://localhost:9090"), ("0.0.0.0", "http://127.0.0.1:9090"),
+        ("::1", "http://[::1]:9090"), ("[::1]", "http://[::1]:9090"), ("::", "http://[::1]:9090"),
+    ],
+)  # fmt: skip
+def test_the_backends_own_address(host: str, url: str) -> None:
+    assert Settings(host=host, password=SecretStr("x")).backend_url == url
+
+
 def test_a_redis_elsewhere_needs_a_password() -> None:
     with pytest.raises(ValidationError, match="has no password"):
         Settings(redis_url="redis://cache.example/0")
     assert Settings(redis_url="redis://:secret@cache.example/0")
+    assert Settings(redis_url="redis:///3"), "an address without a host is this machine's"
 
 
 @pytest.mark.parametrize("url", ["", "127.0.0.1:8080", "ftp://x", "http://"])

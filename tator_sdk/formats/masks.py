@@ -80,7 +80,8 @@ def mask_of_rle(written: Mapping[str, Any], size_wh: tuple[int, int]) -> MaskArr
     runs = _runs_of_text(counts) if isinstance(counts, str) else counts
     if not isinstance(runs, Sequence) or not all(isinstance(run, (int, float)) and run >= 0 for run in runs):
         raise ValueError("its mask's run lengths cannot be read")
-    lengths = np.array(runs, np.int64)
+    # each by itself first: a sum of numbers near 2**62 comes round to what fits, and repeat writes where they point
+    lengths = np.array([] if any(run > width * height for run in runs) else runs, np.int64)
     if int(lengths.sum()) != width * height:
         raise ValueError("its mask's run lengths do not fill the picture")
     values = np.arange(len(lengths)) % 2 == 1
