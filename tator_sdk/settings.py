@@ -268,7 +268,7 @@ class Settings(BaseSettings):
     def _some_host(cls, value: str) -> str:
         host = value.strip().removeprefix("[").removesuffix("]")
         if not host:
-            raise ValueError("an empty host would listen on every interface: give one such as 127.0.0.1, or none at all")
+            raise ValueError("an empty host would listen on every interface: give one, such as 127.0.0.1, or none")
         return host
 
     @field_validator("label_studio_url")

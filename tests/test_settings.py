@@ -78,7 +78,8 @@ def test_an_empty_host_is_no_loopback(host: str) -> None:
 @pytest.mark.parametrize(
     ("host", "url"),
     [
-        ("127.0.0.1", "http://127.0.0.1:9090"), ("localhost", "http://localhost:9090"), ("0.0.0.0", "http://127.0.0.1:9090"),
+        ("127.0.0.1", "http://127.0.0.1:9090"), ("localhost", "http://localhost:9090"),
+        ("0.0.0.0", "http://127.0.0.1:9090"),
         ("::1", "http://[::1]:9090"), ("[::1]", "http://[::1]:9090"), ("::", "http://[::1]:9090"),
     ],
 )  # fmt: skip

@@ -14,7 +14,8 @@ from tator_sdk.import_undo import ImportUndo
 from tator_sdk.matching import file_name
 from tator_sdk.settings import Settings
 from tests.fake_studio import FakeLabelStudio
-from tests.importing.conftest import Run
+from tests.formats.material import folder
+from tests.importing.conftest import LINE, Run
 
 
 def tator(*words: str, answer: str | None = None) -> str:
@@ -69,6 +70,30 @@ def test_what_people_do_while_it_asks_stays(studio: FakeLabelStudio, yolo: Path)
     assert found.tasks == [1, 2, 3]
     studio.tasks[2]["drafts"] = [{"id": 1}]
     assert undo.delete(found).kept == [2] and list(studio.tasks) == [2]
+
+
+def test_annotations_that_people_change_while_it_asks_stay(studio: FakeLabelStudio, yolo: Path) -> None:
+    Run(yolo, target="predictions")
+    folder(yolo, {"labels/d.txt": LINE})
+    undo = ImportUndo(Settings(), Run(yolo, match=True).report.id)
+    found = undo.find()
+    assert found.annotations == [1, 2, 3] and found.kept == []
+    studio.tasks[2]["annotations"][0]["updated_at"] = "2026-01-02T04:00:00.000000Z"
+    studio.tasks[3]["annotations"].clear()
+    done = undo.delete(found)
+    assert (done.annotations, done.kept) == ([1], [2]) and annotations(studio) == [0, 1, 0]
+
+
+def test_no_undo_while_an_import_runs(studio: FakeLabelStudio, yolo: Path) -> None:
+    done = Run(yolo).report
+    folder(yolo, {"images/e.png": ""})
+
+    def moments(now: str) -> None:
+        undo = ImportUndo(Settings(), done.id)
+        with pytest.raises(TatorError, match="into project 7"):
+            undo.delete(undo.find())
+
+    assert Run(yolo, moments=moments).report.created == 1 and len(studio.tasks) == 4
 
 
 def test_it_asks_first(studio: FakeLabelStudio, yolo: Path) -> None:
