@@ -27,7 +27,7 @@ from tator_sdk.formats import open_dataset
 from tator_sdk.formats.archive import UNREADABLE
 from tator_sdk.formats.dataset import DatasetError, LabelledPicture, LabelledShape, Outline
 from tator_sdk.formats.writing import MARKER, safe_name, written_by_tator
-from tator_sdk.regions import RotatedBox
+from tator_sdk.geometry import RotatedBox
 
 READABLE = frozenset({"yolo-auto", "yolo-detect", "yolo-segment", "yolo-obb", "coco"})
 TYPES = (*sorted(READABLE), "crops", "qwen", "sam3")

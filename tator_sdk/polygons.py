@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tator_sdk.fitting import Bounds, Coverage, Edges
-from tator_sdk.geometry import MaskArray, Outline, Ring, box_of_mask
+from tator_sdk.geometry import MaskArray, Outline, box_of_mask, signed_area
 
 Polygon = NDArray[np.float64]
 Corners = list[NDArray[np.int32]]
@@ -92,12 +92,6 @@ def filled(mask: MaskArray) -> MaskArray:
     padded = np.pad(mask.astype(np.uint8), 1)
     cv2.floodFill(padded, None, (0, 0), 2)  # of the background around, in four directions
     return np.asarray(padded[1:-1, 1:-1] != 2)
-
-
-def signed_area(ring: Ring) -> float:
-    """Area of a ring in square pixels; negative for one that turns the other way."""
-    x, y = ring[:, 0], ring[:, 1]
-    return float(((np.roll(y, -1) - y) * (x + np.roll(x, -1))).sum() / 2)
 
 
 def _joined(mask: MaskArray) -> MaskArray:

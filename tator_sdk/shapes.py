@@ -13,7 +13,8 @@ from label_config.interface import Interface
 from tator_sdk.annotations import Json, labels_of, size_of
 from tator_sdk.formats.dataset import Outline, Shape
 from tator_sdk.formats.masks import outline_of_mask
-from tator_sdk.regions import RegionError, RotatedBox, read_box, read_stroke
+from tator_sdk.geometry import RotatedBox
+from tator_sdk.regions import RegionError, read_box, read_stroke
 
 ELLIPSE_ERROR = 0.1  # pixels between an ellipse and the corners' chords
 FEWEST_CORNERS, MOST_CORNERS = 16, 360

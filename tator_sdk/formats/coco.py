@@ -22,9 +22,8 @@ from tator_sdk.formats.dataset import BadLine, DatasetError, LabelledPicture, La
 from tator_sdk.formats.masks import mask_of_rings, mask_of_rle, outline_of_mask
 from tator_sdk.formats.oriented import rotated_box
 from tator_sdk.formats.yolo_layout import SPLITS
-from tator_sdk.geometry import MaskArray, clip_xyxy
+from tator_sdk.geometry import MaskArray, RotatedBox, clip_xyxy
 from tator_sdk.images import ImageError, file_size_wh
-from tator_sdk.regions import RotatedBox
 
 SLACK = 0.01  # of the picture, that a polygon may reach out of it
 

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from tator_sdk.formats.dataset import Outline, Ring
-from tator_sdk.geometry import MaskArray, box_of_mask
-from tator_sdk.polygons import signed_area
+from tator_sdk.geometry import MaskArray, box_of_mask, painting_order
 
 MOST_PIXELS = 2**30  # of a picture; a mask needs memory for each
 
@@ -42,8 +41,7 @@ def mask_of_rings(parts: Sequence[Ring], holes: Sequence[Ring], size_wh: tuple[i
     """Mask (H, W) of rings that are painted from the largest to the smallest, so that an island in a hole is seen."""
     width, height = size_wh
     mask = np.zeros((height, width), bool)
-    rings = [(ring, True) for ring in parts] + [(ring, False) for ring in holes]
-    for ring, filled in sorted(rings, key=lambda one: -abs(signed_area(one[0]))):
+    for ring, filled in painting_order(Outline(tuple(parts), tuple(holes))):
         runs = coco_mask.merge(coco_mask.frPyObjects([ring.ravel().tolist()], height, width))
         mask[mask_of_rle({"size": [height, width], "counts": runs["counts"].decode("ascii")}, size_wh)] = filled
     return mask

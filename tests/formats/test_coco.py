@@ -20,7 +20,7 @@ from tator_sdk.formats.coco import CocoReader, shape_of
 from tator_sdk.formats.dataset import DatasetError, LabelledPicture, Outline
 from tator_sdk.formats.masks import mask_of_rle, outline_of_mask
 from tator_sdk.formats.write_coco import geometry_of
-from tator_sdk.regions import RotatedBox
+from tator_sdk.geometry import RotatedBox
 from tests.formats.material import SIZE_WH, corners, folder, picture, same_ring
 
 WIDTH, HEIGHT = SIZE_WH

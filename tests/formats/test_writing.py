@@ -23,8 +23,7 @@ from tator_sdk.formats.write_coco import CocoWriter
 from tator_sdk.formats.write_crops import CropsWriter
 from tator_sdk.formats.write_yolo import YoloWriter
 from tator_sdk.formats.writing import MARKER, DatasetWriter, written_by_tator
-from tator_sdk.polygons import signed_area
-from tator_sdk.regions import RotatedBox
+from tator_sdk.geometry import RotatedBox, signed_area
 from tests.formats.material import by_name, corners, folder, picture, same_shape
 
 SIZE_WH = (400, 300)

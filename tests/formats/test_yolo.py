@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tator_sdk.formats.dataset import DatasetError, LabelledPicture, Outline, enclosing_xyxy
 from tator_sdk.formats.names import find_names
 from tator_sdk.formats.yolo import YoloReader
-from tator_sdk.regions import RotatedBox
+from tator_sdk.geometry import RotatedBox
 from tests.formats.material import LINE, NAMES, SIZE_WH, folder, picture, same_shape
 
 WIDTH, HEIGHT = SIZE_WH

@@ -10,8 +10,9 @@ from hypothesis.extra.numpy import arrays
 from label_config.reader import read
 from tator_sdk.formats.dataset import LabelledShape, Outline
 from tator_sdk.formats.masks import outline_of_mask
+from tator_sdk.geometry import mask_of_outline
 from tator_sdk.regions import read_stroke
-from tator_sdk.shape_regions import ShapeWriter, mask_of_outline
+from tator_sdk.shape_regions import ShapeWriter
 
 RING = np.array([[10.0, 10], [60, 10], [60, 40], [10, 40]])
 HOLE = np.array([[20.0, 20], [30, 20], [30, 30], [20, 30]])

@@ -26,7 +26,7 @@ from tator_sdk.datasets import DatasetRegistry
 from tator_sdk.errors import TatorError
 from tator_sdk.formats import open_dataset
 from tator_sdk.formats.dataset import DatasetError, Outline
-from tator_sdk.regions import RotatedBox
+from tator_sdk.geometry import RotatedBox
 from tator_sdk.requests import SegmentationBuild
 from tator_sdk.settings import Settings
 from tests.jobs.conftest import Jobs, jobs, redis_url, until  # noqa: F401

@@ -10,8 +10,8 @@ import numpy as np
 
 from label_config.interface import Control, Interface
 from tator_sdk.errors import TatorError
-from tator_sdk.geometry import Ring
-from tator_sdk.regions import Region, RotatedBox, box_value, region
+from tator_sdk.geometry import Ring, RotatedBox
+from tator_sdk.regions import Region, box_value, region
 from training.segmentation.source import SourcePicture
 from training.segmentation.trace import Traced
 
