@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol, cast
+from typing import Any, Literal, Protocol, cast
 
 import redis
 
@@ -115,6 +115,8 @@ class Report:
 
 Place = tuple[str, int]
 """Address of a picture and the task it stands in."""
+Ended = Literal["kept", "unreadable", "elsewhere"]
+"""How it ended: on disk, not to be had, or another shard is at it."""
 
 
 def run(job_id: str, request: dict[str, Any]) -> dict[str, Any]:
@@ -204,11 +206,12 @@ class _Shard:
                     while len(running) > keep:
                         for future in wait(running, return_when=FIRST_COMPLETED).done:
                             place = running.pop(future)
-                            if self._count(future) is None:
+                            ended = self._count(future)
+                            if ended == "elsewhere":
                                 postponed.append(place)
-                                continue
-                            file.write(json.dumps(place[0]) + "\n")
-                            file.flush()
+                            elif ended == "kept":  # what could not be read is tried again by the next attempt
+                                file.write(json.dumps(place[0]) + "\n")
+                                file.flush()
                         self._job.progress(self.report.tasks, max(total, self.report.tasks), "encoding pictures")
 
                 for place in places:
@@ -240,23 +243,27 @@ class _Shard:
                 made = self._engine.keep(image, self._segmenter)
                 self._claims.give(image)
                 return made
+            except ImageError:
+                self._claims.give(image)
+                raise
             except (EngineAway, Busy):
                 if seconds is None:
                     raise
                 time.sleep(seconds)
         raise AssertionError("not reached")
 
-    def _count(self, future: Future[bool | None]) -> bool | None:
+    def _count(self, future: Future[bool | None]) -> Ended:
         try:
             made = future.result()
         except ImageError as error:
             self.report.unreadable += 1
             self.report.note(str(error))
-            return False
-        if made is not None:
-            self.report.encoded += made
-            self.report.there += not made
-        return made
+            return "unreadable"
+        if made is None:
+            return "elsewhere"
+        self.report.encoded += made
+        self.report.there += not made
+        return "kept"
 
     def _finished_before(self) -> set[str]:
         """Addresses that an earlier attempt of this job was through with."""
