@@ -19,7 +19,7 @@ from typing import IO, Any
 from label_config.errors import LabelConfigError
 from label_config.interface import Interface
 from label_config.reader import read_cached
-from tator_ml.engine.head import Head, write_whole
+from tator_ml.engine.head import Head
 from tator_ml.images.decode import ImageError
 from tator_ml.images.fetch import ImageFetcher
 from tator_ml.images.store import ImageStore
@@ -32,6 +32,7 @@ from tator_ml.quality.doubts import Doubt, Doubts
 from tator_ml.quality.store import quality_store
 from tator_sdk.annotations import LabelledBox
 from tator_sdk.errors import TatorError
+from tator_sdk.files import write_durably
 from tator_sdk.push import PredictionsOfVersion, Pushed
 from tator_sdk.requests import Relabel
 from tator_sdk.settings import Settings
@@ -99,7 +100,7 @@ def relabel(request: Relabel, settings: Settings, job: Job, computes: Computes |
         "project_shows": found.shows,
         "seconds": round(time.monotonic() - begun, 2),
     }
-    write_whole(job.folder / REPORT_FILE, _json(report))
+    write_durably(job.folder / REPORT_FILE, _json(report))
     job.log(
         f"{report['boxes']} boxes in {report['tasks']} tasks checked, {report['disagreements']} doubtful; "
         + ("nothing is pushed" if request.dry_run else f"{pushed.created} predictions pushed")
@@ -157,7 +158,7 @@ class Found:
     def write(self, folder: Path) -> None:
         """Keep it for a later attempt of the job."""
         pairs = [[*pair, count] for pair, count in self.pairs.items()]
-        write_whole(folder / FOUND_FILE, _json({**vars(self), "pairs": pairs}))
+        write_durably(folder / FOUND_FILE, _json({**vars(self), "pairs": pairs}))
 
     @classmethod
     def read(cls, folder: Path) -> Found | None:

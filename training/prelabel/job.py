@@ -14,11 +14,11 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from label_config.interface import Interface
-from tator_ml.engine.head import write_whole
 from tator_ml.engine.routing import open_engines
 from tator_ml.images.fetch import ImageFetcher
 from tator_ml.learning.stores import head_registry, image_store, project_choices
 from tator_ml.typed_words import all_or
+from tator_sdk.files import write_durably
 from tator_sdk.push import Pushed
 from tator_sdk.requests import Prelabel
 from tator_sdk.settings import Settings
@@ -103,7 +103,7 @@ def prelabel(
         "project_shows": about.model_version,
         "seconds": round(time.monotonic() - begun, 2),
     }
-    write_whole(job.folder / REPORT_FILE, (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode())
+    write_durably(job.folder / REPORT_FILE, (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode())
     for note in report["notes"]:
         job.log(note)
     did = "nothing is pushed" if request.dry_run else f"{pushed.created} predictions pushed"
@@ -131,7 +131,7 @@ def _how(request: Prelabel, settings: Settings, job: Job, engine: Engine, interf
             "head": choices.head,
             "version": version,
         }
-        write_whole(path, json.dumps(plan).encode())
+        write_durably(path, json.dumps(plan).encode())
     return How(request, manners, plan["version"], choices.comparison)
 
 

@@ -20,6 +20,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerContr
 from tator_ml.engine.memory import is_out_of_memory
 from tator_ml.vlm.prompts import DEFAULT_SYSTEM, DEFAULT_TEMPLATE, PromptStyle
 from tator_ml.vlm.registry import ADAPTER, WHOLE, QwenEntry, qwen_registry
+from tator_sdk.files import write_durably
 from tator_sdk.qwen_request import QwenTraining
 from tator_sdk.settings import Settings
 from training.job import Job
@@ -221,7 +222,7 @@ class Watch(TrainerCallback):
         self.evaluations.append(one)
         if self.best() is one:
             self._keep(one)
-        _write_json(job.folder / EVALUATIONS, self.evaluations)
+        write_durably(job.folder / EVALUATIONS, json.dumps(self.evaluations, indent=1).encode())
         shown = {name: one[name] for name in ("map50", "f1", "mean_iou", "label_f1")}
         job.point(step=step, validation_loss=loss, **shown)
         job.log(
@@ -341,9 +342,3 @@ def _goodness(evaluation: Mapping[str, Any]) -> tuple[float, ...]:
 
 def _ticking(job: Job, step: int, steps: int) -> Any:
     return lambda done, total: job.progress(step, steps, f"measuring: picture {done + 1} of {total}")
-
-
-def _write_json(path: Path, value: object) -> None:
-    partial = path.with_name(f".{path.name}.part")
-    partial.write_text(json.dumps(value, indent=1))
-    partial.replace(path)

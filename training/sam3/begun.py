@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tator_ml.engine.head import write_whole
 from tator_ml.sam3.registry import MODEL, Sam3Metadata
 from tator_sdk.errors import TatorError
+from tator_sdk.files import write_durably
 from tator_sdk.sam3_request import Sam3Training
 from tator_sdk.settings import Settings
 
@@ -51,7 +51,7 @@ class Begun:
 
     def write(self, folder: Path) -> None:
         """Keep it in a job's folder."""
-        write_whole(folder / FILE, json.dumps(asdict(self)).encode())
+        write_durably(folder / FILE, json.dumps(asdict(self)).encode())
 
     @classmethod
     def read(cls, folder: Path) -> Begun:

@@ -14,11 +14,11 @@ from typing import Any, Protocol
 
 from label_config.interface import Interface
 from tator_ml.asking import AnswersAsks
-from tator_ml.engine.head import write_whole
 from tator_ml.engine.routing import open_engines
 from tator_ml.images.fetch import ImageFetcher
 from tator_ml.learning.stores import head_registry, image_store, project_choices
 from tator_ml.standing import class_named
+from tator_sdk.files import write_durably
 from tator_sdk.push import Pushed
 from tator_sdk.requests import Tweak
 from tator_sdk.settings import Settings
@@ -103,7 +103,7 @@ def tweak(
         "project_shows": about.model_version,
         "seconds": round(time.monotonic() - begun, 2),
     }
-    write_whole(job.folder / REPORT_FILE, (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode())
+    write_durably(job.folder / REPORT_FILE, (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode())
     for note in found.notes:
         job.log(note)
     job.log(_summary(report))
@@ -135,7 +135,7 @@ def _plan(request: Tweak, settings: Settings, job: Job, engine: Engine, interfac
     if request.classify:
         version = engine.status().version_with(head, segmenter)
     plan = {"segmenter": segmenter, "head": head, "version": f"{version}/{job.id}", "classes": classes}
-    write_whole(path, json.dumps(plan).encode())
+    write_durably(path, json.dumps(plan).encode())
     return plan
 
 
