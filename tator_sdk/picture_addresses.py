@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from tator_sdk.bulk import BulkApi
 from tator_sdk.errors import TatorError
@@ -17,6 +18,28 @@ from tator_sdk.formats.dataset import LabelledPicture
 from tator_sdk.patience import patiently
 
 HASHED_CHUNK = 1 << 20
+_UPLOAD = re.compile(r"(?:^|/)data/upload/\d+/[0-9a-f]{8}-([^/]+)$")
+
+
+def address_name(address: str) -> str:
+    """The name of the file behind a picture's address, as Label Studio has it; empty where there is none."""
+    return _path_of(address).rpartition("/")[2]
+
+
+def names_of_address(address: str) -> set[str]:
+    """Names that people may know a picture by: its file's, and an upload's before it got eight digits in front."""
+    path = _path_of(address)
+    uploaded = _UPLOAD.search(path)
+    return {name for name in (path.rpartition("/")[2], uploaded[1] if uploaded else "") if name}
+
+
+def _path_of(address: str) -> str:
+    if address.startswith("data:"):
+        return ""
+    parts = urlsplit(address)
+    asked = parse_qs(parts.query)
+    named = "d" if parts.path.endswith("/local-files/") else "fileuri"
+    return asked[named][0] if named in asked else unquote(parts.path)
 
 
 @dataclass(frozen=True)
