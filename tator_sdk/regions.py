@@ -20,9 +20,12 @@ from PIL import Image
 from label_config.interface import Control
 from tator_sdk.errors import TatorError
 from tator_sdk.geometry import MaskArray, RotatedBox, Xyxy, iou_of_masks, mask_of_box
+from tator_sdk.images import ImageError, decode_grey
 from tator_sdk.polygons import polygons_of_mask
 
 Region = dict[str, Any]
+MOST_STROKE_PIXELS = 100_000_000
+"""Of a painted picture, where its own is smaller: the two may differ, but not by any size."""
 
 
 class RegionError(TatorError):
@@ -89,10 +92,10 @@ def read_stroke(value: Mapping[str, Any], drawn_wh: tuple[int, int], size_wh: tu
     try:
         if "imageDataURL" in value:
             data = base64.b64decode(str(value["imageDataURL"]).split(",", 1)[1])
-            drawn = np.asarray(Image.open(io.BytesIO(data)).convert("L")) > 127
+            drawn = decode_grey(data, max(MOST_STROKE_PIXELS, size_wh[0] * size_wh[1])) > 127
         else:
             drawn = _decode_rle(value["rle"], drawn_wh)
-    except (KeyError, IndexError, ValueError, OSError, TypeError, OverflowError, Image.DecompressionBombError):
+    except (KeyError, IndexError, ValueError, OSError, TypeError, OverflowError, ImageError):
         raise RegionError("The brush stroke could not be read; paint it again.") from None
     if drawn.shape != (height, width) or drawn_wh != size_wh:
         drawn = cv2.resize(drawn.astype(np.uint8), size_wh, interpolation=cv2.INTER_NEAREST) > 0
