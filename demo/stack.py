@@ -97,8 +97,10 @@ class DemoStack:
             starting = pool.submit(self.studio.start, self._report)
             try:
                 start_back(self.settings, self.parts)
-            finally:
-                starting.result()
+            except BaseException:
+                self.studio.stop()  # else the pool would wait for it to answer
+                raise
+            starting.result()
         self._report(f"Label Studio is ready at {self.studio.url}")
         access = {
             "label_studio_url": self.studio.url,

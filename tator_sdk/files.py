@@ -45,14 +45,19 @@ def private_folder(path: Path) -> None:
 
 
 @contextmanager
-def alone(path: Path, busy: str) -> Iterator[None]:
+def alone(path: Path, busy: str, patience_seconds: float = 0.0) -> Iterator[None]:
     """Hold the lock beside a file; it is given back whatever ends the process.
+
+    Args:
+        path: of the file, which need not be there.
+        busy: what is said where another process holds it.
+        patience_seconds: how long to wait for that one.
 
     Raises:
         TatorError: another process holds it; the message is ``busy``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(f"{path}.lock", timeout=0)
+    lock = FileLock(f"{path}.lock", timeout=patience_seconds)
     try:
         lock.acquire()
     except Timeout as error:
