@@ -331,7 +331,7 @@ def _look_up(data: Any, path: str) -> Any:
     for part in re.findall(r"[^.[\]]+", path):
         if isinstance(data, Mapping):
             data = data.get(part)
-        elif isinstance(data, (list, tuple)) and part.isdigit() and int(part) < len(data):
+        elif isinstance(data, (list, tuple)) and part.isdecimal() and len(part) < 10 and int(part) < len(data):
             data = data[int(part)]
         else:
             return None

@@ -21,8 +21,11 @@ LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 def _named(field: str, *others: str) -> AliasChoices:
-    """Accept ``TATOR_<FIELD>`` and the names other programs gave the same setting."""
-    return AliasChoices(f"TATOR_{field.upper()}", field, *others)
+    """Accept ``TATOR_<FIELD>`` and the names other programs gave the same setting.
+
+    Not the field's own name, which would be an environment variable too: ``ENCODER`` is some other program's.
+    """
+    return AliasChoices(f"TATOR_{field.upper()}", *others)
 
 
 class Settings(BaseSettings):

@@ -19,6 +19,15 @@ def test_names_of_the_original_keep_working(monkeypatch: pytest.MonkeyPatch) -> 
     assert Settings().segmenter == "mobile_sam", "our own name goes before"
 
 
+def test_what_other_programs_call_their_own_is_left_to_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ENCODER", "SEGMENTER", "SEGMENTER_CHECKPOINT", "SAM3_CHECKPOINT", "HOST", "PORT", "DEVICE"):
+        monkeypatch.setenv(name, "theirs")
+    assert (Settings().encoder, Settings().segmenter, Settings().segmenter_checkpoint) == ("starter", "starter", None)
+    given = Settings(encoder="timm:x", segmenter="sam1-vit_b", redis_url="redis://127.0.0.1/1")
+    assert (given.encoder, given.segmenter, given.redis_url) == ("timm:x", "sam1-vit_b", "redis://127.0.0.1/1")
+    assert Settings.model_validate({**given.model_dump(), "port": 9333}).encoder == "timm:x"
+
+
 @pytest.mark.parametrize("prefix", ["", "TATOR_"])
 def test_qwen_settings_have_both_spellings(monkeypatch: pytest.MonkeyPatch, prefix: str) -> None:
     default = Settings()
