@@ -254,7 +254,7 @@ def test_what_four_points_mean_is_said_and_never_guessed(tmp_path: Path) -> None
     as_told = lines(tmp_path / "auto", both).shapes
     assert all(isinstance(one.shape, Outline) for one in as_told)
     reader = YoloReader(tmp_path / "auto")
-    assert "--kind obb" in reader.notes[0] and reader.kind == "auto"
+    assert "tator import obb" in reader.notes[0] and reader.kind == "auto"
     assert not YoloReader(
         folder(tmp_path / "mixed", {"a.jpg": b"", "a.txt": f"{SQUARE}\n{LINE}", "classes.txt": NAMES})
     ).notes
