@@ -12,7 +12,7 @@ import numpy as np
 from label_config.interface import Control, Gives, ImageTag, Interface
 from tator_sdk.formats.dataset import LabelledShape, Outline, Shape, enclosing_xyxy
 from tator_sdk.geometry import mask_of_outline
-from tator_sdk.regions import Region, geometry_value, region
+from tator_sdk.regions import Region, geometry_value, labelled_regions
 
 # In which kind of tag a shape goes, the best first.
 FOR_BOXES: tuple[Gives, ...] = ("box", "polygon", "mask", "ellipse")
@@ -67,7 +67,8 @@ class ShapeWriter:
             control, label = place
             self.written.regions[label] += 1
             for value in self._values(control, one.shape, size_wh):
-                made += self._items(control, label, value, size_wh, f"{prefix}{len(made)}")
+                number = f"{prefix}{len(made)}"
+                made += labelled_regions(control, self._image.name, number, value, [label], size_wh)
         return made
 
     def mend(self, missing: Iterable[str]) -> str:
@@ -112,16 +113,6 @@ class ShapeWriter:
             self.written.changed[f"outlines became {_plural(kind)}"] += 1
         mask = None if kind == "box" else mask_of_outline(shape, size_wh)
         return [_rounded(geometry_value(control.result_type, enclosing_xyxy(shape), mask, size_wh))]
-
-    def _items(
-        self, control: Control, label: str, value: Mapping[str, Any], size_wh: tuple[int, int], number: str
-    ) -> list[Region]:
-        """A region; where the class stands in a ``<Labels>`` beside the tag, two results of one id."""
-        common: dict[str, Any] = {"region_id": number, "to_name": self._image.name, "size_wh": size_wh}
-        types = [(control.name, control.result_type)]
-        if not control.result_type.endswith("labels"):
-            types.append((control.labels_from or control.name, "labels"))
-        return [region(from_name=name, result_type=kind, value=value, labels=[label], **common) for name, kind in types]
 
 
 def _rounded(value: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from tator_sdk.formats.dataset import Outline, Ring
 from tator_sdk.geometry import MaskArray, box_of_mask, painting_order
+from tator_sdk.polygons import pixel_rings
 
 MOST_PIXELS = 2**30  # of a picture; a mask needs memory for each
 
 
-def outline_of_mask(mask: MaskArray) -> Outline | None:
+def exact_outline(mask: MaskArray) -> Outline | None:
     """The outline of a mask (H, W), exactly along its pixels' outer edges; None where it is empty.
 
     Parts are 8-connected, holes 4-connected. Filling it again gives the same mask.
@@ -25,15 +25,10 @@ def outline_of_mask(mask: MaskArray) -> Outline | None:
     if found is None:
         return None
     x0, y0, x1, y1 = (int(edge) for edge in found)
-    part = np.pad(mask[y0:y1, x0:x1].astype(np.uint8), 1)
-    # On a doubled grid a contour visits a quarter of each pixel it passes, the one that lies at the edge's corner.
-    doubled = part.repeat(2, axis=0).repeat(2, axis=1)
-    contours, tree = cv2.findContours(doubled, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     parts: list[Ring] = []
     holes: list[Ring] = []
-    for contour, (_, _, _, parent) in zip(contours, tree[0], strict=True):
-        ring = _corners((contour.reshape(-1, 2) + 1) // 2 + np.array([x0 - 1, y0 - 1]))
-        (parts if parent < 0 else holes).append(ring)
+    for ring, hole in pixel_rings(np.pad(mask[y0:y1, x0:x1], 1)):
+        (holes if hole else parts).append(_corners(ring + np.array([x0 - 1, y0 - 1])))
     return Outline(tuple(parts), tuple(holes))
 
 

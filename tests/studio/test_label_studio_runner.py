@@ -23,7 +23,7 @@ from label_studio_sdk import LabelStudio as Client
 from demo.environment import CONSTRAINTS, ENVIRONMENT, VERSION, ensure_environment
 from demo.errors import LabelStudioError
 from demo.label_studio import LabelStudio, StudioSettings
-from demo.tokens import legacy_token, personal_access_token
+from demo.tokens import personal_access_token
 from tator_ml.processes import free_port, stop_group
 from tator_sdk.errors import TatorError
 
@@ -220,7 +220,6 @@ class TestRunning:
             client = Client(base_url=running.url, api_key=key)
             assert client.users.whoami().email == account.username
             assert client.versions.get().release == VERSION
-        assert legacy_token(running.url, account.username, account.password) == account.token
 
     def test_personal_access_token_is_kept_or_replaced(self, running: LabelStudio) -> None:
         account = running.account

@@ -35,10 +35,6 @@ BACKGROUND = "(none of these)"
 BACKGROUND_OVERLAP = 0.1  # of an empty place, that any one labelled box may cover
 
 
-class NothingToLearn(TatorError):
-    """There are too few examples; the message says what to label."""
-
-
 @dataclass(frozen=True)
 class Item:
     """A labelled box on a picture; ``source`` says where it stands, as JSON values."""

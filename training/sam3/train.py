@@ -19,6 +19,7 @@ from accelerate.utils import DistributedDataParallelKwargs, gather_object
 
 from tator_ml.engine.memory import is_out_of_memory
 from tator_sdk.sam3_request import Sam3Training
+from training.checkpoints import newest_checkpoint, step_of
 from training.job import Job, JobCancelled
 from training.sam3 import checkpoints
 from training.sam3.adapter import add_adapter
@@ -201,10 +202,10 @@ class _Training:
 
     def _taken_up(self) -> checkpoints.State:
         """The newest checkpoint's state, its weights in place; that of a beginning where there is none."""
-        begun = checkpoints.newest_checkpoint(self._job.folder)
+        begun = newest_checkpoint(self._job.folder)
         if begun is None:
             return checkpoints.State(0, (), ())
-        self._job.log(f"going on from step {checkpoints.step_of(begun)}")
+        self._job.log(f"going on from step {step_of(begun)}")
         return checkpoints.read(begun, self.learned, self._optimizer)
 
     def counts(self) -> tuple[int, int]:

@@ -10,8 +10,9 @@ from typing import Any
 
 from torch import nn
 
+from training.checkpoints import step_of
 from training.job import Job
-from training.sam3.checkpoints import LEARNED, step_of
+from training.sam3.checkpoints import LEARNED
 from training.sam3.scores import Scores
 from training.sam3.weights import save_learned
 
