@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -186,28 +186,24 @@ def _check(request: Relabel, settings: Settings, job: Job, computes: Computes | 
     found = Found(entry.version, f"{entry.version}/{job.id}", about.model_version)
     total = int(about.num_tasks_with_annotations or 0)
     store = image_store(settings)
-    own = None
-    if computes is None:
-        from training.clip.train import find_encoder  # imports what only training needs
-
-        computes = own = find_encoder(settings, store, None)
     partial = job.folder / f"{QUEUE_FILE}.part"
-    fetcher = ImageFetcher(settings, store)
-    try:
-        with closing(embedding_cache(settings)) as cache, partial.open("wb") as file:
-            head = entry.head()
-            embedder = Embedder(
-                computes, cache, head.encoder_name, head.recipe, patience_seconds=settings.engine_patience_seconds
-            )
-            judge = Judge(request, head, interface, config, embedder, fetcher, store, found, file)
-            tasks = labelled_tasks(studio, settings.label_studio_url, request.project)
-            for chunk in _chunks(marked(task, interface) for task in tasks):
-                judge(chunk)
-                job.progress(found.tasks, max(total, found.tasks), "checking boxes")
-    finally:
-        fetcher.close()
-        if own is not None and hasattr(own, "close"):
-            own.close()
+    with ExitStack() as ends:
+        if computes is None:
+            from training.clip.train import open_encoder  # imports what only training needs
+
+            computes = ends.enter_context(open_encoder(settings, store, None))
+        fetcher = ends.enter_context(closing(ImageFetcher(settings, store)))
+        cache = ends.enter_context(closing(embedding_cache(settings)))
+        file = ends.enter_context(partial.open("wb"))
+        head = entry.head()
+        embedder = Embedder(
+            computes, cache, head.encoder_name, head.recipe, patience_seconds=settings.engine_patience_seconds
+        )
+        judge = Judge(request, head, interface, config, embedder, fetcher, store, found, file)
+        tasks = labelled_tasks(studio, settings.label_studio_url, request.project)
+        for chunk in _chunks(marked(task, interface) for task in tasks):
+            judge(chunk)
+            job.progress(found.tasks, max(total, found.tasks), "checking boxes")
     with closing(quality_store(settings)) as record:
         Doubts(record).replace_all(request.project, judge.doubts)
     partial.replace(job.folder / QUEUE_FILE)

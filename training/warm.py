@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol, cast
 
@@ -153,13 +153,21 @@ def warm(
         TatorError: in a sentence.
     """
     begun = time.monotonic()
+    with ExitStack() as ends:
+        store = image_store(settings)
+        engine = engine or ends.enter_context(closing(open_engines(settings, store)))
+        fetcher = fetcher or ends.enter_context(closing(ImageFetcher(settings, store)))
+        return _warm(request, settings, job, engine, fetcher, connection, begun)
+
+
+def _warm(
+    request: WarmUp, settings: Settings, job: Job, engine: Keeps, fetcher: Fetches, connection: redis.Redis | None,
+    begun: float,
+) -> dict[str, Any]:  # fmt: skip
     studio, about, interface = project_of(settings, request.project)
-    store = image_store(settings)
-    engine = engine or open_engines(settings, store)
     segmenter = request.segmenter or project_choices(settings).get(request.project).clicks_by
     version = engine.segmenter_version(segmenter)
-    shard = _Shard(request, job, fetcher or ImageFetcher(settings, store), engine, segmenter,
-                   Claims(connection, version, job.id))  # fmt: skip
+    shard = _Shard(request, job, fetcher, engine, segmenter, Claims(connection, version, job.id))
     count = int(about.task_number or 0)
     tasks = _tasks(studio, settings.label_studio_url, request, count)
     report = shard.work(_places(tasks, interface, shard.report), _share(count, request))

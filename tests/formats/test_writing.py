@@ -320,6 +320,15 @@ def test_crops_of_a_picture_that_lies_on_its_side(tmp_path: Path) -> None:
     assert Image.open(tmp_path / "out" / "a-Car-0.jpg").size == (80, 90)
 
 
+def test_crops_whose_names_would_be_one_are_two(tmp_path: Path) -> None:
+    folder(tmp_path, {"a.png": picture((50, 50)), "a-b.png": picture((50, 50))})
+    with CropsWriter(tmp_path / "out", ["b-c", "c"]) as writer:
+        for name, label in (("a.png", "b-c"), ("a-b.png", "c")):
+            shapes = (LabelledShape(label, (0.0, 0.0, 20.0, 20.0)),)
+            writer.add(LabelledPicture(tmp_path / name, name, (50, 50), shapes))
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.jpg")) == ["a-b-c-0-2.jpg", "a-b-c-0.jpg"]
+
+
 def test_nothing_that_is_there_is_written_over(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("mine")

@@ -10,6 +10,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -62,23 +63,24 @@ def prelabel(
         TatorError: in a sentence.
     """
     begun = time.monotonic()
+    with ExitStack() as ends:
+        store = image_store(settings)
+        engine = engine or ends.enter_context(closing(open_engines(settings, store, head_registry(settings).files)))
+        fetcher = fetcher or ends.enter_context(closing(ImageFetcher(settings, store)))
+        return _prelabel(request, settings, job, engine, fetcher, begun)
+
+
+def _prelabel(
+    request: Prelabel, settings: Settings, job: Job, engine: Engine, fetcher: Fetches, begun: float
+) -> dict[str, Any]:
     studio, about, interface = project_of(settings, request.project)
-    store = image_store(settings)
-    engine = engine or open_engines(settings, store, head_registry(settings).files)
     request = request.model_copy(update={"prompt": all_or(request.prompt, interface.labels)})
     how = _how(request, settings, job, engine, interface)
-    own = None if fetcher else ImageFetcher(settings, store)
-    try:
-        looking = Looking(how, job, engine, fetcher or own, settings.engine_patience_seconds)  # type: ignore[arg-type]
-        query = None if request.labelled else UNLABELLED
-        looking.look(
-            lambda: selected_tasks(
-                studio, settings.label_studio_url, request.project, request.view, request.tasks, query
-            )
-        )
-    finally:
-        if own is not None:
-            own.close()
+    looking = Looking(how, job, engine, fetcher, settings.engine_patience_seconds)
+    query = None if request.labelled else UNLABELLED
+    looking.look(
+        lambda: selected_tasks(studio, settings.label_studio_url, request.project, request.view, request.tasks, query)
+    )
     path = job.folder / FOUND_FILE
     found = _counted(line for _, line in lines_of(path))
     pushed = Pushed(0, 0, ())

@@ -191,7 +191,8 @@ class _Training:
         self.step = state.step
         replay = Replay(request.replay, request.replay_burn_in, request.replay_kept, request.seed, state.replay)
         self._loop = Loop(module, self._optimizer, draws, replay, request, accelerator, self.plan.steps, self._half)
-        self.watch = Watch(self._job, request.patience, state.evaluations, state.step)
+        main = accelerator.is_main_process
+        self.watch = Watch(self._job, request.patience, state.evaluations, state.step, writes=main)
         trained, weights = self.counts()
         self._job.log(
             f"{len(pictures)} pictures to learn from, {len(self._samples.held_out)} held out, "

@@ -27,7 +27,9 @@ class Watch:
         evaluations: in order: step, round and figures.
     """
 
-    def __init__(self, job: Job, patience: int, evaluations: Sequence[Mapping[str, Any]], step: int) -> None:
+    def __init__(
+        self, job: Job, patience: int, evaluations: Sequence[Mapping[str, Any]], step: int, writes: bool = True
+    ) -> None:
         """Prepare, and forget what lies beyond a step: it will be done again.
 
         Args:
@@ -35,11 +37,14 @@ class Watch:
             patience: evaluations without progress; 0 for any number.
             evaluations: up to the step.
             step: of the optimiser, that were done.
+            writes: the curve; of several processes one does.
         """
         self.evaluations = [dict(one) for one in evaluations]
         self._job = job
         self._patience = patience
         self._curve = job.folder / CURVE
+        if not writes:
+            return
         lines = self._curve.read_text().splitlines() if self._curve.exists() else []
         kept = [line for line in lines if _step(line) <= step]
         self._curve.write_text("".join(f"{line}\n" for line in kept))

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -90,9 +90,10 @@ def build(
                 f"{output} is there already, made by the same build; choose another --output to repeat it."
             )
     store = image_store(settings)
-    with closing(open_source(request, settings, store)) as source:
+    with ExitStack() as ends:
+        source = ends.enter_context(closing(open_source(request, settings, store)))
         _refuse(request, source, output)
-        engine = engine or open_engines(settings, store)
+        engine = engine or ends.enter_context(closing(open_engines(settings, store)))
         work = _Work(request, settings, job, source, store, engine, results)
         made = work.shard()
         report: dict[str, Any] = {"build": request.build, "shard": request.shard, "shards": request.shards, **made}
