@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tator_sdk.fitting import Bounds, Coverage, Edges
-from tator_sdk.geometry import MaskArray, Outline, box_of_mask, signed_area
+from tator_sdk.geometry import MaskArray, Outline, Ring, box_of_mask, signed_area
 
 Polygon = NDArray[np.float64]
 Corners = list[NDArray[np.int32]]

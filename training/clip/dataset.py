@@ -20,7 +20,6 @@ from tator_ml.learning.embeddings import ImageBox
 from tator_ml.learning.examples import Examples, revision
 from tator_ml.learning.stores import example_store
 from tator_sdk.annotations import addresses_of, labelled_boxes
-from tator_sdk.errors import TatorError
 from tator_sdk.formats.dataset import enclosing_xyxy
 from tator_sdk.formats.yolo import YoloReader
 from tator_sdk.geometry import Xyxy, area_xyxy
