@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 from collections.abc import Iterator
@@ -35,6 +36,11 @@ def write_durably(path: Path, content: bytes, *, private: bool = False) -> None:
     except BaseException:  # of a full disk half a file must not take the rest
         part.unlink(missing_ok=True)
         raise
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write JSON values, as people read them too, by :func:`write_durably`."""
+    write_durably(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def private_folder(path: Path) -> None:

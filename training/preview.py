@@ -24,7 +24,8 @@ def run(job_id: str, request: dict[str, Any]) -> dict[str, Any]:
     def counted(job: Job, settings: Settings) -> dict[str, Any]:  # what is wrong with a request is the job's end, too
         model = next((one.model for one in MANNERS if one.kind == request["kind"]), None)
         if model is None:
-            raise TatorError(f"There is no training of the kind '{request['kind']}'.")
+            kinds = ", ".join(one.kind for one in MANNERS)
+            raise TatorError(f"There is no training of the kind '{request['kind']}'; there are {kinds}.")
         return preview(model.model_validate(request["request"]), settings, job)
 
     return run_job(job_id, counted)

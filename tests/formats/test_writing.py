@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 from tator_sdk.formats import open_dataset
 from tator_sdk.formats.dataset import DatasetError, LabelledPicture, LabelledShape, Outline, Shape, enclosing_xyxy

@@ -19,7 +19,7 @@ from tator_ml.engine.routing import open_engines
 from tator_ml.images.fetch import ImageFetcher
 from tator_ml.learning.stores import head_registry, image_store, project_choices
 from tator_ml.typed_words import all_or
-from tator_sdk.files import write_durably
+from tator_sdk.files import write_durably, write_json
 from tator_sdk.push import Pushed
 from tator_sdk.requests import Prelabel
 from tator_sdk.settings import Settings
@@ -105,7 +105,7 @@ def _prelabel(
         "project_shows": about.model_version,
         "seconds": round(time.monotonic() - begun, 2),
     }
-    write_durably(job.folder / REPORT_FILE, (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode())
+    write_json(job.folder / REPORT_FILE, report)
     for note in report["notes"]:
         job.log(note)
     did = "nothing is pushed" if request.dry_run else f"{pushed.created} predictions pushed"

@@ -20,7 +20,7 @@ from tator_ml.images.fetch import ImageFetcher
 from tator_ml.images.store import ImageStore
 from tator_ml.learning.stores import head_registry, image_store, project_choices
 from tator_ml.standing import class_named
-from tator_sdk.files import write_durably
+from tator_sdk.files import write_durably, write_json
 from tator_sdk.push import Pushed
 from tator_sdk.requests import Tweak
 from tator_sdk.settings import Settings
@@ -108,7 +108,7 @@ def _tweak(
         "project_shows": about.model_version,
         "seconds": round(time.monotonic() - begun, 2),
     }
-    write_durably(job.folder / REPORT_FILE, (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode())
+    write_json(job.folder / REPORT_FILE, report)
     for note in found.notes:
         job.log(note)
     job.log(_summary(report))
