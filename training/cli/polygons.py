@@ -8,13 +8,13 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress
 
 from tator_ml import jobs
-from tator_ml.cli.jobs import follow, progress_columns
+from tator_ml.cli.jobs import follow
 from tator_ml.cli.serving import Home, read_settings
 from tator_ml.jobs.connection import living_workers, reached
 from tator_ml.launch import launch
+from tator_sdk.cli.bars import progress_bar
 from tator_sdk.cli.options import EITHER_SPELLING, with_request
 from tator_sdk.errors import TatorError
 from tator_sdk.requests import SegmentationBuild
@@ -107,12 +107,7 @@ def _run_here(settings: Settings, console: Console, request: SegmentationBuild) 
     from training.job import LocalJob
     from training.segmentation.build import build as run
 
-    with Progress(*progress_columns(), console=console, transient=True) as bars:
-        bar = bars.add_task("starting", total=None)
-
-        def progress(done: int, total: int, what: str) -> None:
-            bars.update(bar, description=what, completed=done, total=total or None)
-
+    with progress_bar(console, "starting") as progress:
         # named after the request, so that the same command finds what it had done
         return run(request, settings, LocalJob(settings, f"{request.build}-here", progress))
 
