@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 import typer
 from pydantic import ValidationError
 from rich.console import Console
-from rich.markup import escape
 
 from tator_ml.cli.jobs import follow, refuse_while_open, worker_lives
 from tator_ml.launch import is_for, launch
