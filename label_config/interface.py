@@ -14,6 +14,7 @@ from typing import Any, Literal
 from label_config.concept_options import EXEMPLARS, concept_options, mode_of
 from label_config.errors import UnknownTag
 from label_config.names import STRENGTHS, same_name
+from label_config.written import switch
 
 Takes = Literal["points", "boxes", "strokes", "text"]
 """What a tag sends as a prompt."""
@@ -116,7 +117,7 @@ class Label:
     @property
     def oriented(self) -> bool | None:
         """The label's own ``model_oriented``; None where it says nothing."""
-        return _switch(_get(self.attrs, "model_oriented"))
+        return switch(_get(self.attrs, "model_oriented"))
 
 
 @dataclass(frozen=True)
@@ -207,7 +208,7 @@ class Control:
     def oriented_for(self, label: str | None) -> bool | None:
         """Whether boxes of this label are answered turned: its own ``model_oriented``, else the tag's."""
         own = next((found.oriented for found in self.labels if found.value == label), None)
-        return _switch(self.options.get("oriented", "")) if own is None else own
+        return switch(self.options.get("oriented", "")) if own is None else own
 
     def label(self, value: str) -> Label | None:
         """The label of that name in results, or None."""
@@ -298,11 +299,6 @@ def words_of(written: str | None, known: frozenset[str]) -> frozenset[str] | Non
     if words == ["none"]:
         return frozenset()
     return frozenset(words) & known or None
-
-
-def _switch(written: str) -> bool | None:
-    """``true`` or ``false`` in any case; None for anything else."""
-    return {"true": True, "false": False}.get(written.strip().lower())
 
 
 def split_words(written: str) -> list[str]:
