@@ -109,7 +109,11 @@ def file_size_wh(path: Path) -> tuple[int, int]:
     Raises:
         ImageError: it is not there, or no picture.
     """
-    with _header(path) as image:
+    try:
+        image = _header(path)
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"The picture is too large ({_short(error)}).") from error
+    with image:
         try:
             return _size(image)
         except (OSError, ValueError, SyntaxError, TypeError, KeyError) as error:  # an EXIF block of rubbish
@@ -133,7 +137,12 @@ def _open(source: bytes | Path, max_pixels: int) -> Image.Image:
     # refuses twice as much. It is raised to what was asked for and stays so: other threads are opening pictures, too.
     with _RAISING:
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, -(-max_pixels // 2))
-    image = _header(source)
+    try:
+        image = _header(source)
+    except Image.DecompressionBombError as error:
+        raise ImageError(
+            f"The picture has more pixels than the {max_pixels} allowed; raise TATOR_IMAGE_MAX_PIXELS."
+        ) from error
     if image.width * image.height > max_pixels:
         raise ImageError(
             f"The picture has {image.width} x {image.height} pixels, more than the {max_pixels} allowed; "
@@ -143,13 +152,16 @@ def _open(source: bytes | Path, max_pixels: int) -> Image.Image:
 
 
 def _header(source: bytes | Path) -> Image.Image:
-    """The picture with nothing decoded; only what Pillow itself takes for a bomb is refused."""
+    """The picture with nothing decoded.
+
+    Raises:
+        ImageError: it is none.
+        Image.DecompressionBombError: it is above Pillow's own limit.
+    """
     if source == b"":
         raise ImageError("The picture's file is empty.")
     try:
         return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError(f"The picture is too large ({_short(error)}).") from error
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
         raise ImageError("The file is not a picture that can be read.") from error
 
