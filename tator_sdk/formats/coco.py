@@ -19,7 +19,7 @@ import numpy as np
 
 from tator_sdk.formats.coco_index import CocoImage, CocoIndex, looks_like_coco
 from tator_sdk.formats.dataset import BadLine, DatasetError, LabelledPicture, LabelledShape, Outline, Ring, Shape
-from tator_sdk.formats.masks import mask_of_rings, mask_of_rle, exact_outline
+from tator_sdk.formats.masks import exact_outline, mask_of_rings, mask_of_rle
 from tator_sdk.formats.oriented import rotated_box
 from tator_sdk.formats.yolo_layout import SPLITS
 from tator_sdk.geometry import MaskArray, RotatedBox, clip_xyxy

@@ -18,7 +18,7 @@ from pycocotools import mask as coco_mask
 from tator_sdk.formats import open_dataset
 from tator_sdk.formats.coco import CocoReader, shape_of
 from tator_sdk.formats.dataset import DatasetError, LabelledPicture, Outline
-from tator_sdk.formats.masks import mask_of_rle, exact_outline
+from tator_sdk.formats.masks import exact_outline, mask_of_rle
 from tator_sdk.formats.write_coco import geometry_of
 from tator_sdk.geometry import RotatedBox
 from tests.formats.material import SIZE_WH, corners, folder, picture, same_ring

@@ -56,9 +56,9 @@ def draw_sheet(boxes: Sequence[dict[str, Any]], store: ImageStore, max_pixels: i
     sheet = Image.new("RGB", (columns * wide + GAP, rows * high + GAP), "black")
     for index, tile in enumerate(tiles):
         sheet.paste(tile, (GAP + index % columns * wide, GAP + index // columns * high))
-    drawn = io.BytesIO()
-    sheet.save(drawn, "PNG")
-    write_durably(folder / SHEET_FILE, drawn.getvalue())
+    stream = io.BytesIO()
+    sheet.save(stream, "PNG")
+    write_durably(folder / SHEET_FILE, stream.getvalue())
     return folder / SHEET_FILE
 
 
