@@ -84,3 +84,11 @@ def test_an_island_in_a_hole_is_learned_and_may_have_the_point() -> None:
     cells = rasterised(outline, (40, 40), 8)
     assert cells[3:5, 3:5].min() == 1 and cells[1, 1:7].max() == 0 and cells[0].min() == 1
     assert labelled("car", outline).point == pytest.approx((20, 20), abs=1)
+
+
+def test_the_point_of_an_outline_lies_in_its_middle() -> None:
+    square = np.array([[10, 10], [50, 10], [50, 50], [10, 50]], float)
+    assert labelled("car", Outline((square,))).point == pytest.approx((30, 30), abs=1)
+    hook = np.array([[0, 0], [60, 0], [60, 20], [20, 20], [20, 60], [0, 60]], float)
+    x, y = labelled("car", Outline((hook,))).point
+    assert min(x, y) < 20 and min(x, y, 60 - x, 60 - y) > 8

@@ -86,7 +86,7 @@ def test_a_run_is_registered_with_everything_that_made_it(settings: Settings, da
     assert metrics["steps"] == metrics["planned_steps"] == 5 and metrics["evaluations"]
     assert any("tram" in note for note in metrics["notes"])
     left = {path.name for path in job.folder.iterdir()}
-    assert left == {"curve.jsonl", "training.json", ".training"}
+    assert left == {"curve.jsonl", "training.json", ".training.lock"}
     # the whole of it is read, the tracker too
     _, report = Sam3VideoModel.from_pretrained(entry.weights, output_loading_info=True)  # type: ignore[misc]
     assert not report["missing_keys"] and not report["unexpected_keys"]
