@@ -15,6 +15,7 @@ from pathlib import Path
 
 import httpx
 from rich.console import Console
+from rich.markup import escape
 
 from demo.check import Checker, verdict
 from demo.environment import ENVIRONMENT, ensure_environment
@@ -49,7 +50,7 @@ def main() -> int:
         console.print("everything is stopped")
         return 130
     except (TatorError, LabelConfigError) as error:
-        console.print(f"[bold red]demo:[/] {error}", highlight=False)
+        console.print(f"[bold red]demo:[/] {escape(str(error))}", highlight=False)
     return 1
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 import statistics
 import time
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from typing import Any
 import httpx
 import numpy as np
 
+from demo.labelled import keypoint, region
 from demo.pictures import SETTINGS, TruthObject, truth_of
 from tator_sdk.geometry import Xyxy, iou_xyxy
 
@@ -79,11 +79,11 @@ class Checker:
             objects = truth_of(folder / Path(task["data"]["image"]).name)
             one = max(objects, key=lambda item: (item.xyxy[2] - item.xyxy[0]) * (item.xyxy[3] - item.xyxy[1]))
             other = next((item for item in objects if item != one), None)
-            yield self._shoot(task["id"], "point", [_keypoint(one.point, one.label)], one)
-            yield self._shoot(task["id"], "box", [_rectangle(_loose(rng, one.xyxy), one.label)], one)
-            points = [_keypoint(one.point, one.label)]
+            yield self._shoot(task["id"], "point", [keypoint(one.label, one.point, SETTINGS.size_wh)], one)
+            yield self._shoot(task["id"], "box", [region(one.label, _loose(rng, one.xyxy), SETTINGS.size_wh)], one)
+            points = [keypoint(one.label, one.point, SETTINGS.size_wh)]
             if other is not None:
-                points.append(_keypoint(other.point, one.label, positive=False))
+                points.append({**keypoint(one.label, other.point, SETTINGS.size_wh), "is_positive": False})
             yield self._shoot(task["id"], "multi-point", points, one)
 
     def _shoot(self, task: int, prompt: str, items: list[dict[str, Any]], truth: TruthObject) -> Shot:
@@ -124,42 +124,6 @@ def verdict(shots: list[Shot]) -> tuple[bool, dict[str, Any]]:
     return good, summary
 
 
-def _percent(xyxy: Xyxy) -> dict[str, float]:
-    width, height = SETTINGS.size_wh
-    x0, y0, x1, y1 = xyxy
-    return {
-        "x": 100 * x0 / width,
-        "y": 100 * y0 / height,
-        "width": 100 * (x1 - x0) / width,
-        "height": 100 * (y1 - y0) / height,
-    }
-
-
-def _item(control: str, kind: str, value: dict[str, Any], label: str) -> dict[str, Any]:
-    width, height = SETTINGS.size_wh
-    return {
-        "id": secrets.token_urlsafe(8),  # the editor gives every prompt a new one
-        "from_name": control,
-        "to_name": "image",
-        "type": kind,
-        "origin": "manual",
-        "original_width": width,
-        "original_height": height,
-        "image_rotation": 0,
-        "value": {**value, kind: [label], "labels": [label]},
-    }
-
-
-def _keypoint(point: tuple[float, float], label: str, positive: bool = True) -> dict[str, Any]:
-    at = _percent((*point, *point))
-    value = {"x": at["x"], "y": at["y"], "width": 0.26}
-    return {**_item("point", "keypointlabels", value, label), "is_positive": positive}
-
-
-def _rectangle(xyxy: Xyxy, label: str) -> dict[str, Any]:
-    return _item("box", "rectanglelabels", {**_percent(xyxy), "rotation": 0}, label)
-
-
 def _loose(rng: np.random.Generator, xyxy: Xyxy) -> Xyxy:
     x0, y0, x1, y1 = xyxy
     off = rng.uniform(-0.1, 0.1, 4) * [x1 - x0, y1 - y0, x1 - x0, y1 - y0]
@@ -167,9 +131,9 @@ def _loose(rng: np.random.Generator, xyxy: Xyxy) -> Xyxy:
     return float(moved[0]), float(moved[1]), float(moved[2]), float(moved[3])
 
 
-def _box_of(region: dict[str, Any]) -> tuple[Xyxy, str | None]:
+def _box_of(one: dict[str, Any]) -> tuple[Xyxy, str | None]:
     width, height = SETTINGS.size_wh
-    value = region["value"]
-    labels = value.get(region["type"]) or [None]
+    value = one["value"]
+    labels = value.get(one["type"]) or [None]
     x0, y0 = value["x"] * width / 100, value["y"] * height / 100
     return (x0, y0, x0 + value["width"] * width / 100, y0 + value["height"] * height / 100), labels[0]

@@ -21,15 +21,16 @@ VERSION = "1.23.2"
 CONSTRAINTS = Path(__file__).resolve().parent.parent / "constraints-label-studio.txt"
 ENVIRONMENT = CONSTRAINTS.parent / ".venv-label-studio"
 
-_MARKER = "tator-complete"
+_BEGUN, _MARKER = "tator-begun", "tator-complete"
 _QUIET = ("--disable-pip-version-check", "--progress-bar=off")
 
 
 def ensure_environment(folder: Path, report: Report, constraints: Path = CONSTRAINTS) -> None:
     """Install Label Studio into the virtual environment ``folder``, unless it is there already.
 
-    A marker is written last, so an install that was interrupted is done again from the beginning. An
-    environment without a marker that holds just what the pins say is accepted as it is.
+    A marker is written last, so an install that was interrupted is done again from the beginning; another one is
+    written first, and without either nothing that is there is removed. An environment without a marker that holds
+    just what the pins say is accepted as it is.
 
     Raises:
         LabelStudioError: The folder is something else, or the install failed.
@@ -40,10 +41,16 @@ def ensure_environment(folder: Path, report: Report, constraints: Path = CONSTRA
         marker.touch()  # make compares its age with that of the pins
         return
     if not _pins_hold(folder, constraints):
-        if folder.exists() and any(folder.iterdir()) and not (folder / "pyvenv.cfg").exists():
-            raise LabelStudioError(f"{folder} is not a virtual environment: give another folder.")
+        ours = marker.exists() or (folder / _BEGUN).exists()
+        if folder.exists() and any(folder.iterdir()) and not ours:
+            raise LabelStudioError(
+                f"{folder} is not a virtual environment that was made here for Label Studio: give another folder, or "
+                "remove it."
+            )
         shutil.rmtree(folder, ignore_errors=True)
         report(f"Making {folder} for Label Studio {VERSION}; this takes a minute or two.")
+        folder.mkdir(parents=True)
+        (folder / _BEGUN).touch()
         _run_step([sys.executable, "-m", "venv", str(folder)], report)
         install = [str(folder / "bin" / "python"), "-m", "pip", "install", "--no-input", *_QUIET]
         _run_step([*install, f"label-studio=={VERSION}", "-c", str(constraints)], report)

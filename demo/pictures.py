@@ -10,6 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from tator_sdk.formats.pictures import is_picture
 from training.starter.names import DISPLAY_NAMES, display_name
 from training.starter.prompts import center_point
 from training.starter.scenes import SceneSettings, draw_scene
@@ -17,7 +18,6 @@ from training.starter.scenes import SceneSettings, draw_scene
 SCENES = 24
 FIRST_SEED = 9_900_000  # held out: training stays below 9,000,000
 SETTINGS = SceneSettings(size_wh=(768, 576), min_side=80, max_side=260, objects=(4, 7), camouflage=0.1)
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,17 @@ def draw_scenes(folder: Path) -> Iterator[int]:
         yield number + 1
 
 
+def _free_name(name: str, taken: set[str]) -> str:
+    """The name, or one with a number where another picture has it: ``a/b.png`` and ``a-b.png`` are two."""
+    stem, suffix = Path(name).stem, Path(name).suffix
+    number = 1
+    while name in taken:
+        number += 1
+        name = f"{stem}-{number}{suffix}"
+    taken.add(name)
+    return name
+
+
 def truth_of(picture: Path) -> list[TruthObject]:
     """The objects of a generated scene."""
     kept = json.loads(picture.with_suffix(".json").read_text())
@@ -69,10 +80,11 @@ def copy_own(source: Path, folder: Path) -> Iterator[int]:
     """Link a person's pictures into the folder that Label Studio may serve; theirs are never changed."""
     folder.mkdir(parents=True, exist_ok=True)
     count = 0
+    taken: set[str] = set()
     for picture in sorted(source.rglob("*")):
-        if picture.suffix.lower() not in SUFFIXES or not picture.is_file():
+        if not is_picture(picture.name) or not picture.is_file():
             continue
-        target = folder / "-".join(picture.relative_to(source).parts)
+        target = folder / _free_name("-".join(picture.relative_to(source).parts), taken)
         if not target.exists():
             try:
                 target.hardlink_to(picture)

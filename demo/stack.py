@@ -19,6 +19,7 @@ from tator_ml.projects import Projects
 from tator_ml.up import start_back, start_front
 from tator_sdk.connect import TITLE, Connection, strip_url
 from tator_sdk.errors import TatorError
+from tator_sdk.formats.pictures import is_picture
 from tator_sdk.settings import Settings
 from tator_sdk.studio import open_studio, sentences
 
@@ -97,8 +98,10 @@ class DemoStack:
             starting = pool.submit(self.studio.start, self._report)
             try:
                 start_back(self.settings, self.parts)
-            finally:
-                starting.result()
+            except BaseException:
+                self.studio.stop()  # else the pool would wait for it to answer
+                raise
+            starting.result()
         self._report(f"Label Studio is ready at {self.studio.url}")
         access = {
             "label_studio_url": self.studio.url,
@@ -156,7 +159,7 @@ class DemoStack:
         if not any(storage.path == str(self.folder) for storage in storages):
             studio.import_storage.local.create(project=project, path=str(self.folder), title="demo", use_blob_urls=True)
         there = {task.data["image"] for task in studio.tasks.list(project=project)}
-        names = sorted(path.name for path in self.folder.iterdir() if path.suffix.lower() in pictures.SUFFIXES)
+        names = sorted(path.name for path in self.folder.iterdir() if is_picture(path.name))
         wanted = [f"/data/local-files/?d={self.folder.name}/{name}" for name in names]
         missing = [{"data": {"image": address}} for address in wanted if address not in there]
         if missing:

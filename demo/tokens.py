@@ -54,15 +54,6 @@ def personal_access_token(base_url: str, username: str, password: str, *, replac
         return str(_checked(answer)["token"])
 
 
-def legacy_token(base_url: str, username: str, password: str, *, enable: bool = True) -> str:
-    """Return the account's legacy token, and with ``enable`` switch such tokens on for the organisation."""
-    with logged_in(base_url, username, password) as client:
-        if enable:
-            allowed = {"api_tokens_enabled": True, "legacy_api_tokens_enabled": True}
-            _checked(client.post("/api/jwt/settings", json=allowed))
-        return str(_checked(client.get("/api/current-user/token"))["token"])
-
-
 def _checked(answer: httpx.Response) -> Any:
     if not answer.is_success:
         raise LabelStudioError(f"Label Studio answered {answer.status_code} to {answer.request.url.path}.")

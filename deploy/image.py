@@ -25,7 +25,8 @@ from tator_sdk.errors import TatorError
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT = "/opt/tator"
 """Where the image has its virtual environment."""
-OF_THE_SYSTEM = ("useradd", "install --directory", "apt-get")
+MARKER = ".built-by-tator"
+"""Stands in a folder that may be removed for the next build."""
 _STAGE = re.compile(r"(?P<base>\S+)\s+AS\s+(?P<name>\S+)", re.IGNORECASE)
 
 
@@ -90,7 +91,7 @@ def build(folder: Path, say: Callable[[str], None], stage: str = "build") -> Pat
     """Do what a stage does in a virtual environment at ``folder``/tator.
 
     Args:
-        folder: to work in; emptied first.
+        folder: to work in; what an earlier build left there is removed.
         say: takes a line for each step.
         stage: of the Dockerfile.
 
@@ -98,12 +99,15 @@ def build(folder: Path, say: Callable[[str], None], stage: str = "build") -> Pat
         The environment.
 
     Raises:
-        TatorError: a step failed.
+        TatorError: a step failed, or something else is there.
     """
     folder = folder.resolve()  # the steps run elsewhere: by a relative PATH they would find another environment's pip
+    if folder.exists() and not (folder / MARKER).exists() and (folder.is_file() or any(folder.iterdir())):
+        raise TatorError(f"There is something at {folder} that was not built here: give another folder, or remove it.")
     shutil.rmtree(folder, ignore_errors=True)
     environment, source = folder / "tator", folder / "source"
     source.mkdir(parents=True)
+    (folder / MARKER).touch()
     stages = read_stages()
     variables = {
         name: value.replace(ENVIRONMENT, str(environment)) for name, value in variables_of(stage, stages).items()
@@ -141,7 +145,11 @@ def main() -> int:
     """Build, and let the result say what it has."""
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "build" / "image").resolve()
     begun = time.monotonic()
-    environment = build(folder, lambda said: print(said, flush=True))
+    try:
+        environment = build(folder, lambda said: print(said, flush=True))
+    except TatorError as error:
+        print(error, file=sys.stderr)
+        return 1
     print(f"{time.monotonic() - begun:6.1f} s  in all", flush=True)
     size = subprocess.run(["du", "-sh", environment], capture_output=True, text=True, check=True).stdout.split()[0]
     print(f"the environment takes {size}")

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from label_config.written import count, share, switch, unreadable_count, unreadable_switch
+
 PHRASES, EXEMPLARS = "sam3", "exemplar"
 """Words of ``model_mode``: of a prompt field whose words are phrases, of a rectangle whose boxes are examples."""
 
@@ -48,13 +50,13 @@ def concept_options(options: Mapping[str, str]) -> ConceptOptions:
         >>> concept_options({"score_threshold": "0.3", "negatives": "Not this, Nor this"}).negatives
         ('not this', 'nor this')
     """
-    threshold = _share(options.get("score_threshold", ""))
+    threshold = share(options.get("score_threshold", ""))
     names = (name.strip().lower() for name in options.get("negatives", "").split(","))
     return ConceptOptions(
         threshold=THRESHOLD if threshold is None else threshold,
-        max_results=_count(options.get("max_results", "")) or MAX_RESULTS,
-        keep_prompt=options.get("keep_prompt", "").strip().lower() == "true",
-        phrase=options.get("phrase", "").strip().lower() == "true",
+        max_results=count(options.get("max_results", ""), MOST_RESULTS) or MAX_RESULTS,
+        keep_prompt=switch(options.get("keep_prompt", "")) is True,
+        phrase=switch(options.get("phrase", "")) is True,
         negatives=tuple(name for name in names if name),
     )
 
@@ -82,9 +84,8 @@ def unreadable_phrases(where: str, options: Mapping[str, str]) -> Iterator[str]:
         where: names the tag.
         options: as above.
     """
-    yield from _unreadable_count(where, options)
-    if options.get("keep_prompt", "").strip().lower() not in {"", "true", "false"}:
-        yield f'{where} has model_keep_prompt="{options["keep_prompt"]}", which is neither true nor false.'
+    yield from unreadable_count(where, options, "max_results", MOST_RESULTS)
+    yield from unreadable_switch(where, options, "keep_prompt")
 
 
 def unreadable_exemplars(where: str, options: Mapping[str, str], boxes: bool, labels: Sequence[str]) -> Iterator[str]:
@@ -103,30 +104,9 @@ def unreadable_exemplars(where: str, options: Mapping[str, str], boxes: bool, la
         return
     if not boxes:
         yield f'{where} has model_mode="{EXEMPLARS}", which only a rectangle tag can have: examples are boxes.'
-    yield from _unreadable_count(where, options)
-    if options.get("phrase", "").strip().lower() not in {"", "true", "false"}:
-        yield f'{where} has model_phrase="{options["phrase"]}", which is neither true nor false.'
+    yield from unreadable_count(where, options, "max_results", MOST_RESULTS)
+    yield from unreadable_switch(where, options, "phrase")
     known = {label.strip().lower() for label in labels}
     missing = [name for name in concept_options(options).negatives if known and name not in known]
     if missing:
         yield f'{where} has model_negatives="{options["negatives"]}", but no label "{missing[0]}": add it there.'
-
-
-def _unreadable_count(where: str, options: Mapping[str, str]) -> Iterator[str]:
-    count = options.get("max_results", "")
-    if count.strip() and _count(count) is None:
-        yield f'{where} has model_max_results="{count}", which is no number from 1 to {MOST_RESULTS}.'
-
-
-def _count(written: str) -> int | None:
-    digits = written.strip()
-    number = int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 4 else 0
-    return number if 1 <= number <= MOST_RESULTS else None
-
-
-def _share(written: str) -> float | None:
-    try:
-        share = float(written)
-    except ValueError:
-        return None
-    return share if 0 <= share <= 1 else None

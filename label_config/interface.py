@@ -14,6 +14,7 @@ from typing import Any, Literal
 from label_config.concept_options import EXEMPLARS, concept_options, mode_of
 from label_config.errors import UnknownTag
 from label_config.names import STRENGTHS, same_name
+from label_config.written import switch
 
 Takes = Literal["points", "boxes", "strokes", "text"]
 """What a tag sends as a prompt."""
@@ -116,7 +117,7 @@ class Label:
     @property
     def oriented(self) -> bool | None:
         """The label's own ``model_oriented``; None where it says nothing."""
-        return _switch(_get(self.attrs, "model_oriented"))
+        return switch(_get(self.attrs, "model_oriented"))
 
 
 @dataclass(frozen=True)
@@ -207,7 +208,7 @@ class Control:
     def oriented_for(self, label: str | None) -> bool | None:
         """Whether boxes of this label are answered turned: its own ``model_oriented``, else the tag's."""
         own = next((found.oriented for found in self.labels if found.value == label), None)
-        return _switch(self.options.get("oriented", "")) if own is None else own
+        return switch(self.options.get("oriented", "")) if own is None else own
 
     def label(self, value: str) -> Label | None:
         """The label of that name in results, or None."""
@@ -300,11 +301,6 @@ def words_of(written: str | None, known: frozenset[str]) -> frozenset[str] | Non
     return frozenset(words) & known or None
 
 
-def _switch(written: str) -> bool | None:
-    """``true`` or ``false`` in any case; None for anything else."""
-    return {"true": True, "false": False}.get(written.strip().lower())
-
-
 def split_words(written: str) -> list[str]:
     """Words of a comma-separated attribute, in lower case."""
     return [word for word in (part.strip().lower() for part in written.split(",")) if word]
@@ -331,7 +327,7 @@ def _look_up(data: Any, path: str) -> Any:
     for part in re.findall(r"[^.[\]]+", path):
         if isinstance(data, Mapping):
             data = data.get(part)
-        elif isinstance(data, (list, tuple)) and part.isdigit() and int(part) < len(data):
+        elif isinstance(data, (list, tuple)) and part.isdecimal() and len(part) < 10 and int(part) < len(data):
             data = data[int(part)]
         else:
             return None

@@ -31,6 +31,7 @@ from label_config.interface import (
     split_words,
 )
 from label_config.word_options import unreadable
+from label_config.written import share, unreadable_switch
 
 __all__ = [
     "MAX_BYTES",
@@ -187,7 +188,7 @@ def _add_label(tag: _Tag, owner: _Tag | None, found: _Found) -> None:
     names = tuple(name for name in predicted if name)
     owner.labels[value] = Label(value, names, MappingProxyType(tag.attrs))
     _check_words(f'The label "{value}"', "model_assist", tag.get("model_assist"), ASSISTS, found)
-    _check_switch(f'The label "{value}"', tag.get("model_oriented"), found)
+    found.warnings += unreadable_switch(f'The label "{value}"', {"oriented": tag.get("model_oriented")}, "oriented")
 
 
 def _images(found: _Found) -> Iterable[ImageTag]:
@@ -218,7 +219,7 @@ def _control(tag: _Tag, found: _Found, images: set[str]) -> Control | None:
         return None
     for option, known in (("assist", ASSISTS), ("output", OUTPUTS)):
         _check_words(f'"{name}"', f"model_{option}", options.get(option, ""), known, found)
-    _check_switch(f'"{name}"', options.get("oriented", ""), found)
+    found.warnings += unreadable_switch(f'"{name}"', options, "oriented")
     if tag.kind == "textarea":
         found.warnings.extend(unreadable(f'"{name}"', options))
     else:
@@ -257,14 +258,12 @@ def _options(tag: _Tag) -> dict[str, str]:
 def _threshold(name: str, written: str | None, found: _Found) -> float | None:
     if written is None:
         return None
-    try:
-        threshold = float(written)
-    except ValueError:
-        threshold = -1.0
-    if 0.0 <= threshold <= 1.0:
-        return threshold
-    found.warnings.append(f'model_score_threshold="{written}" of "{name}" is no number from 0 to 1 and is passed over.')
-    return None
+    threshold = share(written)
+    if threshold is None:
+        found.warnings.append(
+            f'model_score_threshold="{written}" of "{name}" is no number from 0 to 1 and is passed over.'
+        )
+    return threshold
 
 
 def _check_words(where: str, option: str, written: str, known: Iterable[str], found: _Found) -> None:
@@ -272,11 +271,6 @@ def _check_words(where: str, option: str, written: str, known: Iterable[str], fo
     if unknown:
         known_words = ", ".join(sorted(known))
         found.warnings.append(f'{where} has {option}="{", ".join(unknown)}", but Tator knows only {known_words}.')
-
-
-def _check_switch(where: str, written: str, found: _Found) -> None:
-    if written.strip().lower() not in {"", "true", "false"}:
-        found.warnings.append(f'{where} has model_oriented="{written}", which is neither true nor false.')
 
 
 def _split(written: str) -> list[str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from label_config.concept_options import PHRASES, mode_of, unreadable_phrases
+from label_config.written import count, switch, unreadable_count, unreadable_switch
 
 Mode = Literal["bbox", "bbox_sam", "point"]
 """``bbox``: the model's boxes; ``bbox_sam``: these through the segmenter; ``point``: its points through it."""
@@ -48,10 +49,10 @@ def word_options(options: Mapping[str, str]) -> WordOptions:
     mode = options.get("mode", "").strip().lower()
     return WordOptions(
         mode=mode if mode in MODES else "bbox",
-        max_results=_count(options.get("max_results", "")) or MAX_RESULTS,
+        max_results=count(options.get("max_results", ""), MOST_RESULTS) or MAX_RESULTS,
         image_type=options.get("image_type", "").strip() or None,
         extra_context=options.get("extra_context", "").strip() or None,
-        keep_prompt=options.get("keep_prompt", "").strip().lower() == "true",
+        keep_prompt=switch(options.get("keep_prompt", "")) is True,
     )
 
 
@@ -65,16 +66,7 @@ def unreadable(where: str, options: Mapping[str, str]) -> Iterator[str]:
     if mode_of(options) == PHRASES:
         yield from unreadable_phrases(where, options)
         return
-    mode, count, keep = (options.get(name, "") for name in ("mode", "max_results", "keep_prompt"))
-    if mode.strip() and mode_of(options) not in MODES:
-        yield f'{where} has model_mode="{mode}", but Tator knows only {", ".join(MODES)} and {PHRASES}.'
-    if count.strip() and _count(count) is None:
-        yield f'{where} has model_max_results="{count}", which is no number from 1 to {MOST_RESULTS}.'
-    if keep.strip().lower() not in {"", "true", "false"}:
-        yield f'{where} has model_keep_prompt="{keep}", which is neither true nor false.'
-
-
-def _count(written: str) -> int | None:
-    digits = written.strip()
-    number = int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 4 else 0
-    return number if 1 <= number <= MOST_RESULTS else None
+    if options.get("mode", "").strip() and mode_of(options) not in MODES:
+        yield f'{where} has model_mode="{options["mode"]}", but Tator knows only {", ".join(MODES)} and {PHRASES}.'
+    yield from unreadable_count(where, options, "max_results", MOST_RESULTS)
+    yield from unreadable_switch(where, options, "keep_prompt")

@@ -30,11 +30,10 @@ from tator_ml.engine.messages import Found, Prompt
 from tator_ml.notes import noted
 from tator_sdk.annotations import labels_of
 from tator_sdk.errors import TatorError
-from tator_sdk.geometry import Xyxy, box_of_mask
+from tator_sdk.geometry import RotatedBox, Xyxy, box_of_mask
 from tator_sdk.regions import (
     Region,
     RegionError,
-    RotatedBox,
     agreement_of_boxes,
     geometry_value,
     labelled_regions,

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from label_config.interface import Control
 from tator_ml.assists import BOX_TYPES
 from tator_ml.engine.concepts import Instance
-from tator_sdk.geometry import Xyxy, iou_xyxy
-from tator_sdk.regions import Region, RotatedBox, geometry_value, labelled_regions, rotated_box_of_mask
+from tator_sdk.geometry import RotatedBox, Xyxy, iou_xyxy
+from tator_sdk.regions import Region, geometry_value, labelled_regions, rotated_box_of_mask
 
 SAME = 0.7
 """IoU from which two boxes of an answer are one object, whatever it was called."""

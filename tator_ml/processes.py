@@ -18,6 +18,7 @@ import psutil
 
 from tator_ml.lease import this_host
 from tator_sdk.errors import TatorError
+from tator_sdk.files import write_durably
 
 LOOPBACK = "127.0.0.1"
 STARTTIME_AFTER_NAME = 19
@@ -33,7 +34,7 @@ class ProcessError(TatorError):
 def free_port(preferred: int, host: str = LOOPBACK) -> int:
     """Return ``preferred``, or the next port above it on which nothing listens, or any free one."""
     for port in (*range(preferred, min(preferred + 100, 65536)), 0):
-        with socket.socket() as probe:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             with contextlib.suppress(OSError):
                 probe.bind((host, port))
@@ -119,11 +120,7 @@ def same_process(pid: int, began: float) -> psutil.Process | None:
 
 def write_private(path: Path, text: str) -> None:
     """Write a file that only its owner can read, whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    part.unlink(missing_ok=True)
-    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
-        stream.write(text)
-    part.replace(path)
+    write_durably(path, text.encode(), private=True)
 
 
 class PidFile:

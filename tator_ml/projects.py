@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -17,6 +16,7 @@ from typing import Any, BinaryIO, Literal
 from tator_ml.engine.segmenters import published
 from tator_ml.quality.comparison import MOST_SHARE, Comparison
 from tator_sdk.errors import TatorError
+from tator_sdk.files import write_durably
 
 ASSISTS = ("refine", "classify")
 OUTPUTS = ("box", "polygon", "mask")
@@ -236,12 +236,7 @@ class Projects:
 
     def _write(self, project_id: int, **choices: Any) -> ProjectChoices:
         chosen = replace(self.get(project_id), **choices)
-        handle, partial = tempfile.mkstemp(dir=self._folder)
-        with os.fdopen(handle, "w") as file:
-            json.dump(chosen.as_json(), file)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(partial).replace(self._folder / f"{project_id}.json")
+        write_durably(self._folder / f"{project_id}.json", json.dumps(chosen.as_json()).encode())
         return chosen
 
     @contextmanager

@@ -22,10 +22,10 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from safetensors import SafetensorError, safe_open
 
-from tator_ml.engine.head import write_whole
 from tator_ml.projects import Projects, Role
 from tator_ml.versions import next_version
 from tator_sdk.errors import TatorError
+from tator_sdk.files import write_durably
 from tator_sdk.unfinished import unfinished
 
 METADATA_FILE, METRICS_FILE, EXAMPLES_FILE = "metadata.json", "metrics.json", "examples.json"
@@ -258,14 +258,14 @@ class RunRegistry(ABC, Generic[M, E]):
             partial.chmod(0o755)
             write(partial)
             digest = self.check_weights(self.read(partial, metadata, {}))
-            write_whole(partial / METRICS_FILE, _json(metrics))
-            write_whole(partial / EXAMPLES_FILE, _json(list(examples)))
+            write_durably(partial / METRICS_FILE, _json(metrics))
+            write_durably(partial / EXAMPLES_FILE, _json(list(examples)))
             now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
             while True:
                 metadata = replace(
                     metadata, id=next_version(self.folder, self.role, metadata.project, digest), created_at=now
                 )
-                write_whole(partial / METADATA_FILE, _json(asdict(metadata)))
+                write_durably(partial / METADATA_FILE, _json(asdict(metadata)))
                 try:
                     partial.rename(self.folder / metadata.id)
                 except OSError:

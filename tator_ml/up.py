@@ -15,7 +15,7 @@ from tator_ml.jobs.connection import living_workers
 from tator_ml.processes import Part, ProcessError, Supervisor, free_port
 from tator_ml.redis_server import redis_answers, redis_command, redis_url
 from tator_sdk.files import private_folder
-from tator_sdk.settings import LOOPBACK_HOSTS, Settings
+from tator_sdk.settings import Settings
 from tator_sdk.settings_list import ORIGINS, origins
 
 
@@ -81,8 +81,7 @@ def tator(verb: str) -> list[str]:
 
 
 def _port(settings: Settings) -> int:
-    port = free_port(settings.port, "127.0.0.1" if settings.host in LOOPBACK_HOSTS else settings.host)
-    return port
+    return free_port(settings.port, "127.0.0.1" if settings.host == "localhost" else settings.host)
 
 
 def engine_ready(engine: EngineClient) -> bool:

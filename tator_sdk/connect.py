@@ -8,6 +8,7 @@ import hashlib
 import hmac
 from dataclasses import dataclass
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -95,7 +96,7 @@ class Connection:
                 return Step("ML backend", "done", f"added as backend {created.id}, interactive pre-annotations on")
             studio.ml.update(mine[0].id, **wanted)
         except Exception as error:
-            raise _explained(error) from error
+            raise explained(error, self.backend_url) from error
         for double in mine[1:]:  # left by earlier tries: the same address twice asks everything twice
             studio.ml.delete(double.id)
         if _in_order(mine[0], wanted) and not mine[1:]:
@@ -186,8 +187,16 @@ def check_backend(settings: Settings, backend_url: str) -> None:
         raise TatorError(f"Tator does not answer at {backend_url}; start it with `tator up`.") from error
     if answer.status_code == 401:
         raise TatorError(f"Tator at {backend_url} refuses the password; set TATOR_PASSWORD as the backend has it.")
-    if not answer.is_success or answer.json().get("model_class") != "TatorBackend":
+    if not _is_tator(answer):
         raise TatorError(f"What answers at {backend_url} is not Tator; check the port.")
+
+
+def _is_tator(answer: httpx.Response) -> bool:
+    try:
+        about = answer.json()
+    except ValueError:  # a page
+        return False
+    return answer.is_success and isinstance(about, dict) and about.get("model_class") == "TatorBackend"
 
 
 def configuration_steps(label_config: str) -> list[Step]:
@@ -207,14 +216,26 @@ def _in_order(row: Any, wanted: dict[str, Any]) -> bool:
     return all(getattr(row, key, None) == wanted.get(key) for key in compared if key in wanted)
 
 
-def _explained(error: Exception) -> Exception:
-    """The usual reason why adding fails: Label Studio refuses addresses of its own network."""
-    status = getattr(error, "status_code", None)
-    text = str(getattr(error, "body", "")) or str(error)
-    blocked = status == 403 or "local" in text.lower() or "ssrf" in text.lower() or "reserved" in text.lower()
-    if status in {400, 403} and blocked:
+def explained(error: Exception, backend_url: str) -> Exception:
+    """Why Label Studio does not add a backend: it refuses its own network, or finds nothing at the address.
+
+    Args:
+        error: of the request; its ``body`` has Label Studio's words.
+        backend_url: that was to be added.
+    """
+    said = (str(getattr(error, "body", "")) or str(error)).lower()
+    for name in (backend_url, urlsplit(backend_url).hostname or ""):  # which may be called after anything
+        said = said.replace(name.lower(), "") if name else said
+    if getattr(error, "status_code", None) not in {400, 403}:
+        return error
+    if "reserved" in said or "block" in said or "ssrf" in said:
         return StudioError(
             "Label Studio refuses backends on its own network: start it with ML_BLOCK_LOCAL_IP=false and "
             "SSRF_PROTECTION_ENABLED=false, then run this again."
+        )
+    if "health check failed" in said:
+        return StudioError(
+            f"Label Studio finds no Tator at {backend_url}, though it answers here: give --backend the address that "
+            "Label Studio's own host must use, and have Tator listen there (TATOR_HOST), then run this again."
         )
     return error

@@ -11,27 +11,27 @@ import json
 import os
 import re
 import shutil
-import tempfile
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from filelock import FileLock
 
 from tator_sdk.errors import TatorError
+from tator_sdk.files import write_durably
 from tator_sdk.formats import open_dataset
 from tator_sdk.formats.archive import UNREADABLE
 from tator_sdk.formats.dataset import DatasetError, LabelledPicture, LabelledShape, Outline
 from tator_sdk.formats.writing import MARKER, safe_name, written_by_tator
-from tator_sdk.regions import RotatedBox
+from tator_sdk.geometry import RotatedBox
 
 READABLE = frozenset({"yolo-auto", "yolo-detect", "yolo-segment", "yolo-obb", "coco"})
 TYPES = (*sorted(READABLE), "crops", "qwen", "sam3")
-CHUNK_BYTES = 1 << 20
 State = Literal["unchanged", "changed", "gone"]
 Progress = Callable[[int, int], None]
 
@@ -111,14 +111,16 @@ class DatasetRegistry:
         else:
             kind, counted = _read(path, kind, progress)
             signature, classes, splits = counted.signature, counted.classes, counted.splits
-        known = next((one for one in self.list() if one.path == str(path)), None)
-        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        record = DatasetRecord(
-            known.id if known else self._free_id(path), str(kind), str(path), dict(classes), sum(splits.values()),
-            dict(splits), signature, fingerprint_of(path), dict(source or marker.get("source") or {}),
-            str(marker.get("created_at") or (known.created_at if known else now)),
-        )  # fmt: skip
-        self._write(record)
+        fingerprint = fingerprint_of(path)
+        with self._alone():  # two that register at once would take the same id
+            known = next((one for one in self.list() if one.path == str(path)), None)
+            now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+            record = DatasetRecord(
+                known.id if known else self._free_id(path), str(kind), str(path), dict(classes), sum(splits.values()),
+                dict(splits), signature, fingerprint, dict(source or marker.get("source") or {}),
+                str(marker.get("created_at") or (known.created_at if known else now)),
+            )  # fmt: skip
+            self._write(record)
         return record
 
     def list(self) -> list[DatasetRecord]:
@@ -159,12 +161,14 @@ class DatasetRegistry:
             return "changed"
         if signature != record.signature:
             return "changed"
-        self._write(replace(record, fingerprint=fingerprint))
+        with self._alone():
+            if self._path(record).exists():  # else somebody forgot it meanwhile
+                self._write(replace(record, fingerprint=fingerprint))
         return "unchanged"
 
     def forget(self, record: DatasetRecord) -> None:
         """Remove the record; the data set stays."""
-        (self._folder / f"{record.id}.json").unlink(missing_ok=True)
+        self._path(record).unlink(missing_ok=True)
 
     def remove_files(self, record: DatasetRecord) -> None:
         """Remove a data set that Tator wrote and nobody touched since, and its record.
@@ -191,12 +195,18 @@ class DatasetRegistry:
             tried = f"{stem}-{number}"
         return tried
 
+    def _path(self, record: DatasetRecord) -> Path:
+        return self._folder / f"{record.id}.json"
+
     def _write(self, record: DatasetRecord) -> None:
+        write_durably(self._path(record), json.dumps(asdict(record), indent=2, ensure_ascii=False).encode())
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One process and thread at a time reads, changes and writes."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        handle, partial = tempfile.mkstemp(dir=self._folder, prefix=".")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(asdict(record), file, indent=2, ensure_ascii=False)
-        Path(partial).replace(self._folder / f"{record.id}.json")
+        with FileLock(self._folder / ".lock"):
+            yield
 
 
 @dataclass(frozen=True)

@@ -87,8 +87,8 @@ class Delivery:
         self._in_flight.settle(self._has_address)
         if self._uploads.exists():
             places = [Place(*row) for row in json.loads(self._uploads.read_bytes())]
-            if places and not self._has_address(places[0].address):
-                self._delete_uploads(places)
+            # each by itself: of a batch that was cut in two for a refused picture, some may be there and some not
+            self._delete_uploads([place for place in places if not self._has_address(place.address)])
             self._uploads.unlink()
 
     def send(self, items: Sequence[Item]) -> None:
@@ -97,10 +97,12 @@ class Delivery:
         Raises:
             StudioError: Label Studio refuses, or does not answer for three quarters of a minute.
         """
-        places = patiently(partial(self._addresses.places, [item.picture for item in items]), self._record.id)
-        if places[0].upload is not None:
-            rows = [[place.address, place.upload] for place in places]
-            write_durably(self._uploads, json.dumps(rows).encode())
+        places: list[Place] = []
+        for some in self._addresses.places([item.picture for item in items]):
+            places += some
+            if some[0].upload is not None:
+                rows = [[place.address, place.upload] for place in places]
+                write_durably(self._uploads, json.dumps(rows).encode())
         self._deliver(list(zip(items, places, strict=True)))
         self._uploads.unlink(missing_ok=True)
 
@@ -122,7 +124,8 @@ class Delivery:
         doubles: list[int] = []
         for twins in tasks.values():
             spare = [int(task["id"]) for task in twins if not worked_on(task, self._record.number)]
-            doubles += sorted(spare)[len(spare) - len(twins) + 1 :] if len(twins) > 1 else []
+            worked = len(twins) - len(spare)
+            doubles += sorted(spare)[0 if worked else 1 :]
         self._api.delete_tasks(self._request.project, doubles)
         return len(doubles)
 

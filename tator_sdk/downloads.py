@@ -166,7 +166,7 @@ class PictureSource:
                 raise self._too_slow(str(response.url))
             chunks.append(chunk)
         wanted = response.headers.get("content-range", "").rpartition("/")[2]
-        if wanted.isdigit() and int(wanted) != total:
+        if wanted.isdecimal() and len(wanted) < 20 and int(wanted) != total:
             raise ImageError(f"{_host(str(response.url))} broke off in the middle of the picture; try again.")
         return b"".join(chunks)
 

@@ -17,7 +17,7 @@ import httpx
 from label_config.reader import read_cached
 from tator_sdk.datasets import DatasetRecord, DatasetRegistry
 from tator_sdk.downloads import PictureSource
-from tator_sdk.export_source import TaskPicture, picture_name, project_pictures
+from tator_sdk.export_source import TaskPicture, project_pictures
 from tator_sdk.formats.dataset import DatasetError, LabelledPicture, LabelledShape
 from tator_sdk.formats.pictures import is_picture
 from tator_sdk.formats.write_coco import CocoWriter
@@ -26,6 +26,7 @@ from tator_sdk.formats.write_yolo import YoloWriter
 from tator_sdk.formats.writing import DatasetWriter, Images, Written
 from tator_sdk.held_out import held_out_share
 from tator_sdk.images import ImageError, image_size, image_suffix
+from tator_sdk.picture_addresses import address_name
 from tator_sdk.requests import Export
 from tator_sdk.settings import Settings
 from tator_sdk.shapes import scaled
@@ -199,7 +200,8 @@ def _write(writer: DatasetWriter, one: _Fetched, request: Export, problems: list
         shapes.append(LabelledShape(region.label, scaled(region.shape, factors)))
     content = hashlib.sha256(one.data if one.data is not None else one.of.address.encode()).hexdigest()
     split = "val" if held_out_share(content, request.seed) < request.val_share else "train"
-    name = picture_name(one.of.address)
+    # an upload's keeps the digits that Label Studio put before it, so that `tator import --match` finds its one task
+    name = address_name(one.of.address) or "picture"
     if one.data is not None and not is_picture(name):
         name += image_suffix(one.data, one.size_wh[0] * one.size_wh[1])
     try:

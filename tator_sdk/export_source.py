@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
 
 from label_config.interface import Interface
 from tator_sdk.annotations import addresses_of
@@ -88,16 +86,6 @@ def task_pictures(
     for number, (place, address) in enumerate(addresses_of(interface, data).items()):
         here = tuple(one for one in shapes if (one.image_name, one.item_index) == place)
         yield TaskPicture(task, address, here, said if number == 0 else ())
-
-
-def picture_name(address: str) -> str:
-    """What a picture's file may be called, by its address: the last part of its path."""
-    if address.startswith("data:"):
-        return "picture"
-    parts = urlsplit(address)
-    asked = parse_qs(parts.query)
-    path = next((asked[key][0] for key in ("d", "fileuri") if key in asked), unquote(parts.path))
-    return PurePosixPath(path).name or "picture"
 
 
 def _predicted_tasks(studio: Any, url: str, project: int) -> Iterator[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 import warnings
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from tator_sdk.errors import TatorError
 
 ORIENTATION = 0x0112
+_RAISING = threading.Lock()
+# what is large is told by our own limit, once its size is known; to silence it for one call is for one thread only
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 class ImageError(TatorError):
@@ -40,7 +44,19 @@ def decode_image(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
         if _is_turned(image):
             image = ImageOps.exif_transpose(image)
         return np.asarray(_rgb(image))
-    except (OSError, ValueError, SyntaxError) as error:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ImageError(f"The picture is damaged and cannot be decoded ({_short(error)}).") from error
+
+
+def decode_grey(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
+    """Decode a picture (H, W) as grey, not turned and whatever its transparency, as masks are kept.
+
+    Raises:
+        ImageError: as :func:`decode_image`.
+    """
+    try:
+        return np.asarray(_open(data, max_pixels).convert("L"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise ImageError(f"The picture is damaged and cannot be decoded ({_short(error)}).") from error
 
 
@@ -63,7 +79,7 @@ def thumbnail(data: bytes, max_pixels: int, side: int) -> bytes:
         small = _rgb(ImageOps.exif_transpose(image) if turned else image)
         made = io.BytesIO()
         small.save(made, "JPEG", quality=80)
-    except (OSError, ValueError, SyntaxError) as error:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise ImageError(f"The picture is damaged and cannot be decoded ({_short(error)}).") from error
     return made.getvalue()
 
@@ -87,13 +103,17 @@ def image_suffix(data: bytes, max_pixels: int) -> str:
     return {"jpeg": ".jpg", "mpo": ".jpg"}.get(name, f".{name}")
 
 
-def file_size_wh(path: Path, max_pixels: int = 2**40) -> tuple[int, int]:
+def file_size_wh(path: Path) -> tuple[int, int]:
     """Width and height of a picture file in pixels after EXIF rotation; only its header is read.
 
     Raises:
         ImageError: it is not there, or no picture.
     """
-    with _open(path, max_pixels) as image:
+    try:
+        image = _header(path)
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"The picture is too large ({_short(error)}).") from error
+    with image:
         try:
             return _size(image)
         except (OSError, ValueError, SyntaxError, TypeError, KeyError) as error:  # an EXIF block of rubbish
@@ -113,22 +133,37 @@ def _is_turned(image: Image.Image) -> bool:
 
 
 def _open(source: bytes | Path, max_pixels: int) -> Image.Image:
-    if source == b"":
-        raise ImageError("The picture's file is empty.")
+    # Pillow has one limit for the whole process, for what lies within a file too, such as the frames of an icon, and
+    # refuses twice as much. It is raised to what was asked for and stays so: other threads are opening pictures, too.
+    with _RAISING:
+        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, -(-max_pixels // 2))
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+        image = _header(source)
     except Image.DecompressionBombError as error:
-        raise ImageError(f"The picture is too large ({_short(error)}).") from error
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-        raise ImageError("The file is not a picture that can be read.") from error
+        raise ImageError(
+            f"The picture has more pixels than the {max_pixels} allowed; raise TATOR_IMAGE_MAX_PIXELS."
+        ) from error
     if image.width * image.height > max_pixels:
         raise ImageError(
             f"The picture has {image.width} x {image.height} pixels, more than the {max_pixels} allowed; "
             "raise TATOR_IMAGE_MAX_PIXELS."
         )
     return image
+
+
+def _header(source: bytes | Path) -> Image.Image:
+    """The picture with nothing decoded.
+
+    Raises:
+        ImageError: it is none.
+        Image.DecompressionBombError: it is above Pillow's own limit.
+    """
+    if source == b"":
+        raise ImageError("The picture's file is empty.")
+    try:
+        return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+        raise ImageError("The file is not a picture that can be read.") from error
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -7,12 +7,13 @@ import re
 import secrets
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from tator_sdk.errors import TatorError
-from tator_sdk.files import write_durably
+from tator_sdk.files import alone, write_durably
 from tator_sdk.settings import Settings
 
 IMPORT_ID = re.compile(r"import-(\d+)-([0-9a-f]{12})")
@@ -78,6 +79,15 @@ class ImportRecords:
                 f"There is no record of {import_id} in {self.folder}; it is kept where the import was run (TATOR_HOME)."
             )
         return self._read(path)
+
+    def alone(self, project: int) -> AbstractContextManager[None]:
+        """Neither import into a project nor undo an import there in two processes at once.
+
+        Raises:
+            TatorError: another process does, from the context's begin.
+        """
+        busy = f"Another import into project {project}, or an undo there, is running here; wait for it to end."
+        return alone(self.folder / f"project-{project}", busy)
 
     def close(self, record: ImportRecord, state: State, summary: Mapping[str, Any]) -> ImportRecord:
         """Write down how it ended."""

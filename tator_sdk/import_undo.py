@@ -14,6 +14,7 @@ from tator_sdk.import_record import ImportRecord, ImportRecords, mark_of
 from tator_sdk.matching import version_of
 from tator_sdk.requests import DataImport
 from tator_sdk.settings import Settings
+from tator_sdk.studio import StudioError
 from tator_sdk.untouched import FIELDS, changed, worked_on
 
 DELETED_TOGETHER = 200
@@ -78,19 +79,23 @@ class ImportUndo:
         return found
 
     def delete(self, found: Undone, progress: Callable[[int, int], None] = lambda done, total: None) -> Undone:
-        """Delete what was found; each task is looked at once more right before.
+        """Delete what was found; each task and each annotation is looked at once more right before.
 
         Raises:
             StudioError: Label Studio refuses, or does not answer.
+            TatorError: an import into the project, or another undo there, is running.
         """
+        with self._records.alone(self.record.project):
+            return self._delete(found, progress)
+
+    def _delete(self, found: Undone, progress: Callable[[int, int], None]) -> Undone:
         done = Undone(kept=list(found.kept))
         total = len(found.tasks) + len(found.annotations)
         for chunk in _chunks(sorted(found.tasks)):
             self._delete_chunk(chunk, done)
             progress(len(done.tasks), total)
         for number in found.annotations:
-            self._api.delete(f"/api/annotations/{number}/")
-            done.annotations.append(number)
+            self._delete_annotation(number, done)
             progress(len(done.tasks) + len(done.annotations), total)
         if found.predictions:
             version = {"model_version": version_of(self._request, self.record)}
@@ -98,6 +103,19 @@ class ImportUndo:
             done.predictions = found.predictions
         self._records.close(self.record, "undone", {**self.record.summary, "kept": done.kept})
         return done
+
+    def _delete_annotation(self, number: int, done: Undone) -> None:
+        try:
+            now = self._api.get(f"/api/annotations/{number}/")
+        except StudioError as error:
+            if error.status != 404:
+                raise
+            return  # somebody deleted it
+        if changed(now):
+            done.kept.append(int(now["task"]))
+            return
+        self._api.delete(f"/api/annotations/{number}/")
+        done.annotations.append(number)
 
     def _delete_chunk(self, chunk: Sequence[int], done: Undone) -> None:
         column = {"filter": "filter:tasks:id", "operator": "in", "type": "Number"}

@@ -22,7 +22,6 @@ from label_config.reader import read_cached
 from tator_sdk import bulk
 from tator_sdk.delivery import Delivery, Item
 from tator_sdk.errors import TatorError
-from tator_sdk.files import alone
 from tator_sdk.formats import open_dataset
 from tator_sdk.formats.dataset import BadLine, DatasetReader, LabelledPicture
 from tator_sdk.import_record import ImportRecord, ImportRecords, mark_of
@@ -135,8 +134,7 @@ class Importer:
                 self._look(reader)
             else:
                 records = ImportRecords(self._settings)
-                busy = f"Another import into project {request.project} is running here; wait for it to end."
-                with alone(records.folder / f"project-{request.project}", busy):
+                with records.alone(request.project):
                     record = records.begin(request.project, request.model_dump(mode="json"))
                     self.report.id = record.id
                     self._import(reader, record, records)

@@ -89,9 +89,7 @@ class _Progress:
     def __call__(self, done: int, total: int, what: str) -> None:
         if time.monotonic() - self._written > WRITE_SECONDS:
             self._written = time.monotonic()
-            part = self._path.with_suffix(".part")
-            part.write_text(json.dumps({"done": done, "total": total, "what": what}))
-            part.replace(self._path)
+            write_durably(self._path, json.dumps({"done": done, "total": total, "what": what}).encode())
 
 
 def progress_of(folder: Path) -> dict[str, Any]:

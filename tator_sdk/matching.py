@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import json
-import re
 import tempfile
 import uuid
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Self
-from urllib.parse import parse_qs, unquote, urlsplit
 
 from tator_sdk.bulk import BulkApi
 from tator_sdk.delivery import Item
 from tator_sdk.formats.dataset import BadLine, LabelledPicture
 from tator_sdk.import_record import ImportRecord
 from tator_sdk.patience import patiently
+from tator_sdk.picture_addresses import names_of_address
 from tator_sdk.push import Moment, PredictionsOfVersion
 from tator_sdk.requests import DataImport
 from tator_sdk.settings import Settings
 from tator_sdk.studio import StudioError
 
-UPLOAD = re.compile(r"^/data/upload/\d+/[0-9a-f]{8}-")
 CONFLICT = 409
 
 
@@ -33,7 +31,6 @@ class Matching:
 
     Attributes:
         found: pictures that a task has.
-        missed: pictures that no task has, or several have.
     """
 
     def __init__(
@@ -52,17 +49,18 @@ class Matching:
         Raises:
             StudioError: Label Studio refuses, or does not answer.
         """
-        self.found = self.missed = 0
+        self.found = 0
         self._api, self._settings, self._request, self._record = api, settings, request, record
         self._moments = moments
-        self._tasks: dict[str, list[int]] = {}
+        self._tasks: dict[str, set[int]] = {}
         self._spool = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
         self._offsets: dict[int, int] = {}
         self._created = self._there = 0
         for task in api.tasks(request.project, "id", "data"):
             for value in (task.get("data") or {}).values():
                 if isinstance(value, str) and "/" in value:
-                    self._tasks.setdefault(file_name(value), []).append(int(task["id"]))
+                    for name in names_of_address(value):
+                        self._tasks.setdefault(name, set()).add(int(task["id"]))
 
     def __enter__(self) -> Self:
         return self
@@ -72,11 +70,10 @@ class Matching:
 
     def has(self, picture: LabelledPicture, tell: Callable[[BadLine], None]) -> bool:
         """Whether exactly one task has the picture; if not, it is told why."""
-        tasks = self._tasks.get(picture.path.name, [])
+        tasks = self._tasks.get(picture.path.name, set())
         if len(tasks) == 1:
             return True
-        self.missed += 1
-        numbers = ", ".join(map(str, tasks[:5]))
+        numbers = ", ".join(map(str, sorted(tasks)[:5]))
         tell(BadLine(picture.path, 0, f"several tasks have a picture of this name: {numbers}" if tasks else "no task "
                      "of the project has a picture of this name"))  # fmt: skip
         return False
@@ -133,10 +130,3 @@ class Matching:
 def version_of(request: DataImport, record: ImportRecord) -> str:
     """``model_version`` of predictions that an import put on tasks which were there."""
     return f"{request.model_version}/{record.id}"
-
-
-def file_name(address: str) -> str:
-    """The name of the file behind an address; an upload's as it was before Label Studio put eight digits before it."""
-    parts = urlsplit(UPLOAD.sub("/", address))
-    path = (parse_qs(parts.query).get("d") or [""])[0] if parts.path == "/data/local-files/" else unquote(parts.path)
-    return path.rpartition("/")[2]

@@ -4,17 +4,42 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from tator_sdk.bulk import BulkApi
 from tator_sdk.errors import TatorError
 from tator_sdk.formats.dataset import LabelledPicture
+from tator_sdk.patience import patiently
 
 HASHED_CHUNK = 1 << 20
+_UPLOAD = re.compile(r"(?:^|/)data/upload/\d+/[0-9a-f]{8}-([^/]+)$")
+
+
+def address_name(address: str) -> str:
+    """The name of the file behind a picture's address, as Label Studio has it; empty where there is none."""
+    return _path_of(address).rpartition("/")[2]
+
+
+def names_of_address(address: str) -> set[str]:
+    """Names that people may know a picture by: its file's, and an upload's before it got eight digits in front."""
+    path = _path_of(address)
+    uploaded = _UPLOAD.search(path)
+    return {name for name in (path.rpartition("/")[2], uploaded[1] if uploaded else "") if name}
+
+
+def _path_of(address: str) -> str:
+    if address.startswith("data:"):
+        return ""
+    parts = urlsplit(address)
+    asked = parse_qs(parts.query)
+    named = "d" if parts.path.endswith("/local-files/") else "fileuri"
+    return asked[named][0] if named in asked else unquote(parts.path)
 
 
 @dataclass(frozen=True)
@@ -40,8 +65,8 @@ class Addresses(Protocol):
             TatorError: it cannot be referred to.
         """
 
-    def places(self, pictures: Sequence[LabelledPicture]) -> list[Place]:
-        """Where they are, in their order; made so where need be."""
+    def places(self, pictures: Sequence[LabelledPicture]) -> Iterator[list[Place]]:
+        """Where they are, in their order; made so where need be, and given as soon as that is done."""
 
 
 class LocalFiles:
@@ -63,9 +88,9 @@ class LocalFiles:
             self._folders[folder] = quote((real.relative_to(self._root) / "x").as_posix()[:-1])
         return f"/data/local-files/?d={self._folders[folder]}{quote(picture.path.name)}"
 
-    def places(self, pictures: Sequence[LabelledPicture]) -> list[Place]:
+    def places(self, pictures: Sequence[LabelledPicture]) -> Iterator[list[Place]]:
         """Their addresses."""
-        return [Place(self.key(picture)) for picture in pictures]
+        yield [Place(self.key(picture)) for picture in pictures]
 
 
 class UrlPrefix:
@@ -78,9 +103,9 @@ class UrlPrefix:
         """The address."""
         return f"{self._prefix}/{quote(picture.name)}"
 
-    def places(self, pictures: Sequence[LabelledPicture]) -> list[Place]:
+    def places(self, pictures: Sequence[LabelledPicture]) -> Iterator[list[Place]]:
         """Their addresses."""
-        return [Place(self.key(picture)) for picture in pictures]
+        yield [Place(self.key(picture)) for picture in pictures]
 
 
 class Uploaded:
@@ -101,27 +126,28 @@ class Uploaded:
                 digest.update(chunk)
         return f"sha256:{digest.hexdigest()[:32]}/{picture.name}"
 
-    def places(self, pictures: Sequence[LabelledPicture]) -> list[Place]:
-        """Upload them, some at a time.
+    def places(self, pictures: Sequence[LabelledPicture]) -> Iterator[list[Place]]:
+        """Upload them, some at a time; what was uploaded is not uploaded again where a later request fails.
 
         Raises:
-            StudioError: Label Studio refuses, or does not answer.
+            StudioError: Label Studio refuses, or does not answer for three quarters of a minute.
         """
-        found: list[Place] = []
         waiting: list[tuple[str, bytes]] = []
         size = 0
         for picture in pictures:
             content = picture.path.read_bytes()
             if waiting and (len(waiting) == self.MOST_FILES or size + len(content) > self.MOST_BYTES):
-                found += self._upload(waiting)
+                yield self._upload(waiting)
                 waiting, size = [], 0
             waiting.append((picture.path.name, content))
             size += len(content)
-        return found + (self._upload(waiting) if waiting else [])
+        if waiting:
+            yield self._upload(waiting)
 
     def _upload(self, files: Sequence[tuple[str, bytes]]) -> list[Place]:
-        answer = self._api.upload(f"/api/projects/{self._project}/import", files, {"commit_to_project": "false"})
-        numbers = [int(number) for number in answer["file_upload_ids"]]
-        rows = self._api.get(f"/api/projects/{self._project}/file-uploads", ids=json.dumps(numbers))
+        path = f"/api/projects/{self._project}"
+        sent = partial(self._api.upload, f"{path}/import", files, {"commit_to_project": "false"})
+        numbers = [int(number) for number in patiently(sent, path)["file_upload_ids"]]
+        rows = patiently(partial(self._api.get, f"{path}/file-uploads", ids=json.dumps(numbers)), path)
         names = {int(row["id"]): str(row["file"]) for row in rows}
         return [Place(f"/data/{names[number]}", number) for number in numbers]

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tator_sdk.fitting import Bounds, Coverage, Edges
-from tator_sdk.geometry import MaskArray, Outline, Ring, box_of_mask
+from tator_sdk.geometry import MaskArray, Outline, Ring, box_of_mask, signed_area
 
 Polygon = NDArray[np.float64]
 Corners = list[NDArray[np.int32]]
@@ -94,12 +94,6 @@ def filled(mask: MaskArray) -> MaskArray:
     return np.asarray(padded[1:-1, 1:-1] != 2)
 
 
-def signed_area(ring: Ring) -> float:
-    """Area of a ring in square pixels; negative for one that turns the other way."""
-    x, y = ring[:, 0], ring[:, 1]
-    return float(((np.roll(y, -1) - y) * (x + np.roll(x, -1))).sum() / 2)
-
-
 def _joined(mask: MaskArray) -> MaskArray:
     """The mask with pixels added where two touch at a corner alone: no outline could pass between them."""
     joined = mask.copy()
@@ -112,18 +106,24 @@ def _joined(mask: MaskArray) -> MaskArray:
         joined[:-1, :-1] |= rising
 
 
-def _traced(mask: MaskArray) -> Corners:
-    """Rings (N, 1, 2) through the corners of pixels; parts have a positive area, holes a negative one."""
+def pixel_rings(mask: MaskArray) -> list[tuple[NDArray[np.int32], bool]]:
+    """Rings (N, 2) along the outer edges of a mask's pixels, one point for each, and whether each is a hole's.
+
+    Parts are 8-connected, holes 4-connected. The mask (H, W) has something, and nothing at its borders.
+    """
+    # on a doubled grid a contour runs through the middles of quarter pixels, each of which has one corner of its pixel
     doubled = mask.astype(np.uint8).repeat(2, axis=0).repeat(2, axis=1)
     contours, tree = cv2.findContours(doubled, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    rings = ((np.asarray(contour.reshape(-1, 2), np.int32) + 1) // 2 for contour in contours)
+    return [(ring, bool(place[3] >= 0)) for ring, place in zip(rings, tree[0], strict=True)]
+
+
+def _traced(mask: MaskArray) -> Corners:
+    """Rings (N, 1, 2) through the corners of pixels; parts have a positive area, holes a negative one."""
     rings = []
-    for contour, place in zip(contours, tree[0], strict=True):
-        # a contour runs through the middles of quarter pixels, each of which has one corner of its pixel
-        corners = (np.asarray(contour, np.int32) + 1) // 2
-        hole = place[3] >= 0
-        if (signed_area(corners[:, 0].astype(np.float64)) > 0) == hole:
-            corners = corners[::-1]
-        rings.append(np.ascontiguousarray(corners))
+    for ring, hole in pixel_rings(mask):
+        turned = (signed_area(ring.astype(np.float64)) > 0) == hole
+        rings.append(np.ascontiguousarray((ring[::-1] if turned else ring)[:, None]))
     return rings
 
 

@@ -10,56 +10,25 @@ import base64
 import io
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from label_config.interface import Control
 from tator_sdk.errors import TatorError
-from tator_sdk.geometry import MaskArray, Xyxy, iou_of_masks
+from tator_sdk.geometry import MaskArray, RotatedBox, Xyxy, iou_of_masks, mask_of_box
+from tator_sdk.images import ImageError, decode_grey
 from tator_sdk.polygons import polygons_of_mask
 
 Region = dict[str, Any]
+MOST_STROKE_PIXELS = 100_000_000
+"""Of a painted picture, where its own is smaller: the two may differ, but not by any size."""
 
 
 class RegionError(TatorError):
     """A region that cannot be understood; the message is for the annotator."""
-
-
-@dataclass(frozen=True)
-class RotatedBox:
-    """A rectangle turned about its top-left corner, as Label Studio keeps it.
-
-    Attributes:
-        x, y: the corner that the rotation leaves in place, pixels.
-        width, height: side lengths, pixels.
-        rotation: degrees clockwise.
-    """
-
-    x: float
-    y: float
-    width: float
-    height: float
-    rotation: float = 0.0
-
-    def corners(self) -> NDArray[np.float64]:
-        """(4, 2) corner points in pixels, clockwise from the fixed one."""
-        angle = math.radians(self.rotation)
-        along = np.array([math.cos(angle), math.sin(angle)])
-        down = np.array([-math.sin(angle), math.cos(angle)])
-        origin = np.array([self.x, self.y])
-        far = origin + self.width * along
-        return np.stack([origin, far, far + self.height * down, origin + self.height * down])
-
-    def enclosing_xyxy(self) -> Xyxy:
-        """The upright box around it."""
-        corners = self.corners()
-        low, high = corners.min(0), corners.max(0)
-        return float(low[0]), float(low[1]), float(high[0]), float(high[1])
 
 
 def _number(value: Mapping[str, Any], key: str) -> float:
@@ -122,10 +91,10 @@ def read_stroke(value: Mapping[str, Any], drawn_wh: tuple[int, int], size_wh: tu
     try:
         if "imageDataURL" in value:
             data = base64.b64decode(str(value["imageDataURL"]).split(",", 1)[1])
-            drawn = np.asarray(Image.open(io.BytesIO(data)).convert("L")) > 127
+            drawn = decode_grey(data, max(MOST_STROKE_PIXELS, size_wh[0] * size_wh[1])) > 127
         else:
             drawn = _decode_rle(value["rle"], drawn_wh)
-    except (KeyError, IndexError, ValueError, OSError, TypeError, OverflowError, Image.DecompressionBombError):
+    except (KeyError, IndexError, ValueError, OSError, TypeError, OverflowError, ImageError):
         raise RegionError("The brush stroke could not be read; paint it again.") from None
     if drawn.shape != (height, width) or drawn_wh != size_wh:
         drawn = cv2.resize(drawn.astype(np.uint8), size_wh, interpolation=cv2.INTER_NEAREST) > 0
@@ -239,7 +208,10 @@ def geometry_value(
     kind = result_type.removesuffix("labels")
     if kind == "rectangle":
         return box_value(box, size_wh)
-    filled = mask if mask is not None and mask.any() else _filled(box, size_wh)
+    drawn = mask is not None and bool(mask.any())
+    if kind == "polygon" and not drawn:
+        return {"points": _percent_corners(box, size_wh), "closed": True}
+    filled = mask if mask is not None and drawn else mask_of_box(box, size_wh)
     if kind == "polygon":
         return polygon_value(filled) or {"points": _percent_corners(box, size_wh), "closed": True}
     if kind == "brush":
@@ -251,26 +223,15 @@ def geometry_value(
     raise RegionError(f"Tator cannot write regions of type '{result_type}'.")
 
 
-def _corners(box: RotatedBox | Xyxy) -> NDArray[np.float64]:
-    if not isinstance(box, RotatedBox):
-        box = RotatedBox(box[0], box[1], box[2] - box[0], box[3] - box[1])
-    return box.corners()
-
-
 def _percent_corners(box: RotatedBox | Xyxy, size_wh: tuple[int, int]) -> list[list[float]]:
-    scaled = _corners(box) * (100 / np.array(size_wh))
+    turned = box if isinstance(box, RotatedBox) else RotatedBox(box[0], box[1], box[2] - box[0], box[3] - box[1])
+    scaled = turned.corners() * (100 / np.array(size_wh))
     return [[float(x), float(y)] for x, y in scaled]
-
-
-def _filled(box: RotatedBox | Xyxy, size_wh: tuple[int, int]) -> MaskArray:
-    canvas = np.zeros((size_wh[1], size_wh[0]), np.uint8)
-    cv2.fillPoly(canvas, [np.floor(_corners(box) - 1e-6).astype(np.int32)], 1)
-    return canvas > 0
 
 
 def agreement_of_boxes(one: RotatedBox, other: RotatedBox, size_wh: tuple[int, int]) -> float:
     """IoU of two rotated boxes, 0..1, on the picture's pixel grid."""
-    return iou_of_masks(_filled(one, size_wh), _filled(other, size_wh))
+    return iou_of_masks(mask_of_box(one, size_wh), mask_of_box(other, size_wh))
 
 
 def region(

@@ -12,7 +12,6 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-SOLVERS = ("lbfgs", "saga", "sag", "newton-cg", "newton-cholesky", "liblinear")
 Solver = Literal["lbfgs", "saga", "sag", "newton-cg", "newton-cholesky", "liblinear"]
 
 

@@ -11,9 +11,8 @@ import numpy as np
 from PIL import Image
 
 from tator_sdk.formats.dataset import LabelledPicture, LabelledShape, Outline
-from tator_sdk.geometry import Ring
+from tator_sdk.geometry import Ring, RotatedBox
 from tator_sdk.images import ImageError, decode_image
-from tator_sdk.regions import RotatedBox
 
 SIDE = 480  # pixels, of the longer one
 MOST_PASSED = 200  # pictures without shapes that are passed over to find some with

@@ -16,12 +16,16 @@ import platformdirs
 from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1", "[::1]", ""})
+LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
+"""Names of this machine that nobody else reaches; an empty one is none of them: servers take it for every address."""
 
 
 def _named(field: str, *others: str) -> AliasChoices:
-    """Accept ``TATOR_<FIELD>`` and the names other programs gave the same setting."""
-    return AliasChoices(f"TATOR_{field.upper()}", field, *others)
+    """Accept ``TATOR_<FIELD>`` and the names other programs gave the same setting.
+
+    Not the field's own name, which would be an environment variable too: ``ENCODER`` is some other program's.
+    """
+    return AliasChoices(f"TATOR_{field.upper()}", *others)
 
 
 class Settings(BaseSettings):
@@ -262,6 +266,14 @@ class Settings(BaseSettings):
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="How much is logged.")
 
+    @field_validator("host")
+    @classmethod
+    def _some_host(cls, value: str) -> str:
+        host = value.strip().removeprefix("[").removesuffix("]")
+        if not host:
+            raise ValueError("an empty host would listen on every interface: give one, such as 127.0.0.1, or none")
+        return host
+
     @field_validator("label_studio_url")
     @classmethod
     def _no_trailing_slash(cls, value: str) -> str:
@@ -281,7 +293,7 @@ class Settings(BaseSettings):
             raise ValueError(f"listening on {self.host} without a password would let anybody in: set TATOR_PASSWORD")
         if self.redis_url is not None:
             redis = urlsplit(self.redis_url)
-            if redis.scheme != "unix" and (redis.hostname or "") not in LOOPBACK_HOSTS and not redis.password:
+            if redis.scheme != "unix" and (redis.hostname or "localhost") not in LOOPBACK_HOSTS and not redis.password:
                 raise ValueError(
                     f"the Redis at {redis.hostname} has no password: use redis://:PASSWORD@{redis.hostname}/"
                 )
@@ -314,5 +326,10 @@ class Settings(BaseSettings):
     @property
     def backend_url(self) -> str:
         """The backend's own address, as seen from this machine."""
-        host = "127.0.0.1" if self.host in {"0.0.0.0", "::", ""} else self.host  # noqa: S104
-        return f"http://{host}:{self.port}"
+        everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+        return f"http://{bracketed(everywhere.get(self.host, self.host))}:{self.port}"
+
+
+def bracketed(host: str) -> str:
+    """A host as it stands before a port: IPv6 addresses have colons of their own."""
+    return f"[{host}]" if ":" in host else host

@@ -122,7 +122,7 @@ def names_of(name: str, field: FieldInfo) -> tuple[str, ...]:
     """Environment variables that set a field, Tator's own first."""
     alias = field.validation_alias
     others = [str(one) for one in alias.choices] if isinstance(alias, AliasChoices) else []
-    return tuple(dict.fromkeys([f"{PREFIX}{name.upper()}", *(one for one in others if one != name)]))
+    return tuple(dict.fromkeys([f"{PREFIX}{name.upper()}", *others]))
 
 
 def env_path() -> Path:

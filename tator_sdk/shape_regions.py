@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from label_config.interface import Control, Gives, ImageTag, Interface
-from tator_sdk.formats.dataset import LabelledShape, Outline, Ring, Shape, enclosing_xyxy
-from tator_sdk.geometry import MaskArray
-from tator_sdk.regions import Region, geometry_value, region
+from tator_sdk.formats.dataset import LabelledShape, Outline, Shape, enclosing_xyxy
+from tator_sdk.geometry import mask_of_outline
+from tator_sdk.regions import Region, geometry_value, labelled_regions
 
 # In which kind of tag a shape goes, the best first.
 FOR_BOXES: tuple[Gives, ...] = ("box", "polygon", "mask", "ellipse")
@@ -67,7 +67,8 @@ class ShapeWriter:
             control, label = place
             self.written.regions[label] += 1
             for value in self._values(control, one.shape, size_wh):
-                made += self._items(control, label, value, size_wh, f"{prefix}{len(made)}")
+                number = f"{prefix}{len(made)}"
+                made += labelled_regions(control, self._image.name, number, value, [label], size_wh)
         return made
 
     def mend(self, missing: Iterable[str]) -> str:
@@ -113,16 +114,6 @@ class ShapeWriter:
         mask = None if kind == "box" else mask_of_outline(shape, size_wh)
         return [_rounded(geometry_value(control.result_type, enclosing_xyxy(shape), mask, size_wh))]
 
-    def _items(
-        self, control: Control, label: str, value: Mapping[str, Any], size_wh: tuple[int, int], number: str
-    ) -> list[Region]:
-        """A region; where the class stands in a ``<Labels>`` beside the tag, two results of one id."""
-        common: dict[str, Any] = {"region_id": number, "to_name": self._image.name, "size_wh": size_wh}
-        types = [(control.name, control.result_type)]
-        if not control.result_type.endswith("labels"):
-            types.append((control.labels_from or control.name, "labels"))
-        return [region(from_name=name, result_type=kind, value=value, labels=[label], **common) for name, kind in types]
-
 
 def _rounded(value: Mapping[str, Any]) -> dict[str, Any]:
     return {key: round(one, DECIMALS) if isinstance(one, float) else one for key, one in value.items()}
@@ -132,31 +123,6 @@ def _wanted(shape: Shape) -> tuple[Gives, ...]:
     if not isinstance(shape, Outline):
         return FOR_BOXES
     return FOR_PARTS if shape.holes or len(shape.parts) > 1 else FOR_POLYGONS
-
-
-def mask_of_outline(outline: Outline, size_wh: tuple[int, int]) -> MaskArray:
-    """The pixels (H, W) whose centres lie in one of the parts and in no hole.
-
-    OpenCV's fill takes the pixels that an edge touches as well, so masks would grow at each import.
-    """
-    mask = np.zeros((size_wh[1], size_wh[0]), bool)
-    for rings, value in ((outline.parts, True), (outline.holes, False)):
-        for ring in rings:
-            _fill(mask, ring, value)
-    return mask
-
-
-def _fill(mask: MaskArray, ring: Ring, value: bool) -> None:
-    (x0, y0), (x1, y1) = ring.T, np.roll(ring, -1, 0).T
-    first, last = max(0, int(ring[:, 1].min())), min(len(mask), int(np.ceil(ring[:, 1].max())))
-    for row in range(first, last):
-        center = row + 0.5
-        crossed = (y0 <= center) != (y1 <= center)
-        slope = (x1[crossed] - x0[crossed]) / (y1[crossed] - y0[crossed])
-        edges = np.sort(x0[crossed] + (center - y0[crossed]) * slope)
-        columns = np.clip(np.ceil(edges - 0.5), 0, mask.shape[1]).astype(int)
-        for begin, end in zip(columns[::2], columns[1::2], strict=True):
-            mask[row, begin:end] = value
 
 
 def _plural(kind: Gives | None) -> str:

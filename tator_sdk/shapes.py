@@ -12,8 +12,9 @@ from PIL.Image import DecompressionBombError
 from label_config.interface import Interface
 from tator_sdk.annotations import Json, labels_of, size_of
 from tator_sdk.formats.dataset import Outline, Shape
-from tator_sdk.formats.masks import outline_of_mask
-from tator_sdk.regions import RegionError, RotatedBox, read_box, read_stroke
+from tator_sdk.formats.masks import exact_outline
+from tator_sdk.geometry import RotatedBox
+from tator_sdk.regions import RegionError, read_box, read_stroke
 
 ELLIPSE_ERROR = 0.1  # pixels between an ellipse and the corners' chords
 FEWEST_CORNERS, MOST_CORNERS = 16, 360
@@ -111,7 +112,7 @@ def _shape(kind: str, value: object, size_wh: tuple[int, int]) -> Shape:
         return _polygon(value.get("points"), size_wh)
     if kind == "ellipse":
         return _ellipse(value, size_wh)
-    outline = outline_of_mask(read_stroke(value, size_wh, size_wh))
+    outline = exact_outline(read_stroke(value, size_wh, size_wh))
     if outline is None:
         raise RegionError("The mask is empty.")
     return outline

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -112,18 +112,6 @@ def labelled_tasks(studio: Any, url: str, project: int) -> Iterator[Any]:
             if task.id not in seen:
                 seen.add(task.id)
                 yield task
-
-
-def prediction_ids(studio: Any, url: str, project: int, wanted: Callable[[str], bool]) -> Iterator[tuple[int, int]]:
-    """Ids of a project's predictions with their tasks, of those whose model version is wanted.
-
-    Raises:
-        StudioError: from the iteration.
-    """
-    with sentences(url):
-        for one in studio.predictions.list(project=project):
-            if wanted(str(one.model_version or "")):
-                yield int(one.id), int(one.task)
 
 
 def broken_off(url: str) -> StudioError:

@@ -110,7 +110,7 @@ class FakeLabelStudio:
             return 200, [{"id": number, "file": self.uploads[number]} for number in wanted_ids]
         if parts.path == f"{base}/file-uploads":
             for number in json.loads(content)["file_upload_ids"]:
-                del self.uploads[number]
+                self.uploads.pop(number, None)  # what is not there is passed over
             return 200, {}
         if parts.path == "/api/dm/actions" and params["id"] == "delete_tasks":
             for number in json.loads(content)["selectedItems"]["included"]:
@@ -119,8 +119,13 @@ class FakeLabelStudio:
         if found := re.fullmatch(r"/api/tasks/(\d+)/annotations/", parts.path):
             return self._annotate(int(found[1]), json.loads(content))
         if found := re.fullmatch(r"/api/annotations/(\d+)/", parts.path):
-            self._delete_annotation(int(found[1]))
-            return 204, None
+            for task in self.tasks.values():
+                for row in task["annotations"]:
+                    if row["id"] == int(found[1]):
+                        if method == "DELETE":
+                            self._delete_annotation(row["id"])
+                        return (204, None) if method == "DELETE" else (200, {**row, "task": task["id"]})
+            return 404, {"detail": "Not found."}
         if method == "DELETE" and parts.path == f"{base}/model-versions/":
             version = json.loads(content)["model_version"]
             self.held = [one for one in self.held if one.model_version != version]

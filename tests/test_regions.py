@@ -7,11 +7,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tator_sdk.geometry import box_of_mask, clip_xyxy, iou_of_masks, iou_xyxy, largest_component
+from tator_sdk.geometry import (
+    Outline,
+    RotatedBox,
+    box_of_mask,
+    clip_xyxy,
+    iou_of_masks,
+    iou_xyxy,
+    largest_component,
+    mask_of_box,
+    mask_of_outline,
+)
 from tator_sdk.polygons import polygons_of_mask
 from tator_sdk.regions import (
     RegionError,
-    RotatedBox,
     box_value,
     ellipse_value,
     encode_rle,
@@ -145,6 +154,41 @@ def test_ellipse_of_a_disc() -> None:
 @pytest.mark.parametrize("kind", ["rectanglelabels", "polygonlabels", "brushlabels", "bitmasklabels", "ellipselabels"])
 def test_every_output_can_be_written_without_a_mask(kind: str) -> None:
     assert geometry_value(kind, (10.0, 10.0, 30.0, 40.0), None, (100, 100))
+
+
+def square(low: float, high: float) -> np.ndarray:
+    return np.array([[low, low], [high, low], [high, high], [low, high]])
+
+
+def test_an_island_in_a_hole_is_seen() -> None:
+    mask = mask_of_outline(Outline((square(15, 25), square(0, 40)), (square(5, 35),)), (40, 40))
+    assert mask[20, 20] and not mask[10, 10] and mask[2, 2]
+    assert int(mask.sum()) == 40 * 40 - 30 * 30 + 10 * 10
+
+
+@pytest.mark.parametrize(
+    ("box", "pixels"),
+    [
+        ((10, 10, 20, 20), 100),
+        ((0, 0, 40, 30), 1200),
+        ((-5, -5, 5, 5), 25),
+        ((10.5, 10.5, 12.5, 12.5), 4),
+        ((10.6, 10.6, 10.9, 10.9), 1),
+        ((40, 30, 41, 31), 1),
+        (RotatedBox(20, 10, 10, 10, 90), 100),
+    ],
+)
+def test_a_box_has_the_pixels_whose_centres_it_covers(box: tuple[float, ...] | RotatedBox, pixels: int) -> None:
+    assert int(mask_of_box(box, (40, 30)).sum()) == pixels  # type: ignore[arg-type]
+
+
+def test_a_box_without_a_mask_is_a_polygon_of_its_corners_and_an_ellipse_within_it() -> None:
+    polygon = geometry_value("polygonlabels", (10.0, 10.0, 20.0, 20.0), None, (100, 100))
+    assert polygon == {"points": [[10, 10], [20, 10], [20, 20], [10, 20]], "closed": True}
+    ellipse = geometry_value("ellipselabels", (10.0, 10.0, 20.0, 20.0), None, (100, 100))
+    assert (ellipse["x"], ellipse["y"]) == pytest.approx((15, 15))
+    brush = geometry_value("brushlabels", (10.0, 10.0, 20.0, 20.0), None, (100, 100))
+    assert box_of_mask(read_stroke(brush, (100, 100), (100, 100))) == (10, 10, 20, 20)
 
 
 def test_unknown_output() -> None:

@@ -19,6 +19,15 @@ def test_names_of_the_original_keep_working(monkeypatch: pytest.MonkeyPatch) -> 
     assert Settings().segmenter == "mobile_sam", "our own name goes before"
 
 
+def test_what_other_programs_call_their_own_is_left_to_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ENCODER", "SEGMENTER", "SEGMENTER_CHECKPOINT", "SAM3_CHECKPOINT", "HOST", "PORT", "DEVICE"):
+        monkeypatch.setenv(name, "theirs")
+    assert (Settings().encoder, Settings().segmenter, Settings().segmenter_checkpoint) == ("starter", "starter", None)
+    given = Settings(encoder="timm:x", segmenter="sam1-vit_b", redis_url="redis://127.0.0.1/1")
+    assert (given.encoder, given.segmenter, given.redis_url) == ("timm:x", "sam1-vit_b", "redis://127.0.0.1/1")
+    assert Settings.model_validate({**given.model_dump(), "port": 9333}).encoder == "timm:x"
+
+
 @pytest.mark.parametrize("prefix", ["", "TATOR_"])
 def test_qwen_settings_have_both_spellings(monkeypatch: pytest.MonkeyPatch, prefix: str) -> None:
     default = Settings()
@@ -69,10 +78,29 @@ def test_listening_beyond_loopback_needs_a_password(host: str) -> None:
     assert Settings(host=host, password=SecretStr("x")).host == host
 
 
+@pytest.mark.parametrize("host", ["", " ", "[]"])
+def test_an_empty_host_is_no_loopback(host: str) -> None:
+    with pytest.raises(ValidationError, match="every interface"):
+        Settings(host=host)
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:9090"), ("localhost", "http://localhost:9090"),
+        ("0.0.0.0", "http://127.0.0.1:9090"),
+        ("::1", "http://[::1]:9090"), ("[::1]", "http://[::1]:9090"), ("::", "http://[::1]:9090"),
+    ],
+)  # fmt: skip
+def test_the_backends_own_address(host: str, url: str) -> None:
+    assert Settings(host=host, password=SecretStr("x")).backend_url == url
+
+
 def test_a_redis_elsewhere_needs_a_password() -> None:
     with pytest.raises(ValidationError, match="has no password"):
         Settings(redis_url="redis://cache.example/0")
     assert Settings(redis_url="redis://:secret@cache.example/0")
+    assert Settings(redis_url="redis:///3"), "an address without a host is this machine's"
 
 
 @pytest.mark.parametrize("url", ["", "127.0.0.1:8080", "ftp://x", "http://"])

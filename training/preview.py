@@ -20,9 +20,15 @@ Row = dict[str, str | int]
 
 def run(job_id: str, request: dict[str, Any]) -> dict[str, Any]:
     """Count what a training's request names, given as ``kind`` and ``request``; what a worker calls."""
-    model = next(one.model for one in MANNERS if one.kind == request["kind"])
-    asked = model.model_validate(request["request"])
-    return run_job(job_id, lambda job, settings: preview(asked, settings, job))
+
+    def counted(job: Job, settings: Settings) -> dict[str, Any]:  # what is wrong with a request is the job's end, too
+        model = next((one.model for one in MANNERS if one.kind == request["kind"]), None)
+        if model is None:
+            kinds = ", ".join(one.kind for one in MANNERS)
+            raise TatorError(f"There is no training of the kind '{request['kind']}'; there are {kinds}.")
+        return preview(model.model_validate(request["request"]), settings, job)
+
+    return run_job(job_id, counted)
 
 
 def preview(request: Any, settings: Settings, job: Job) -> dict[str, Any]:

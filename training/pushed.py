@@ -1,38 +1,34 @@
-"""The predictions that a job pushed, found and deleted."""
+"""The predictions that a job or a build pushed, found and deleted."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
+from tator_sdk import bulk
 from tator_sdk.settings import Settings
-from tator_sdk.studio import open_studio, prediction_ids, sentences
 
 Watch = Callable[[int, int], None]
 """Takes how many are done, of how many."""
 
 
-def predictions_of(settings: Settings, project: int, job_id: str) -> list[int]:
-    """Ids of the predictions that a job pushed.
+def predictions_of(settings: Settings, project: int, name: str) -> list[int]:
+    """Ids of the predictions that a job or a build pushed; the list of all is read as it comes in.
 
     Raises:
         StudioError: Label Studio does not answer.
     """
-    studio: Any = open_studio(settings)
-    found = prediction_ids(studio, settings.label_studio_url, project, lambda one: one.endswith(f"/{job_id}"))
-    return [number for number, _ in found]
+    with bulk.open_bulk(settings) as api:
+        return [one.number for one in api.predictions(project) if one.version.endswith(f"/{name}")]
 
 
-def delete_predictions(settings: Settings, numbers: list[int], watch: Watch = lambda done, total: None) -> int:
-    """Delete them; returns how many.
+def delete_predictions(settings: Settings, numbers: Sequence[int], watch: Watch = lambda done, total: None) -> None:
+    """Delete them; one that is gone already, with its task or otherwise, stops nothing.
 
     Raises:
         StudioError: Label Studio does not answer.
     """
-    studio: Any = open_studio(settings)
-    with sentences(settings.label_studio_url):
+    with bulk.open_bulk(settings) as api:
         for count, number in enumerate(numbers):
             watch(count, len(numbers))
-            studio.predictions.delete(number)
+            api.delete(f"/api/predictions/{number}/")
     watch(len(numbers), len(numbers))
-    return len(numbers)

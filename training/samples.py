@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tator_sdk.errors import TatorError
 from tator_sdk.formats.dataset import Shape, enclosing_xyxy
-from tator_sdk.geometry import Outline, Xyxy
+from tator_sdk.geometry import Outline, Xyxy, painting_order
 from tator_sdk.held_out import held_out_share
 from tator_sdk.images import ImageError
 
@@ -128,10 +128,10 @@ _RASTER = 128  # cells of the longer side on which the deepest point is looked f
 def _deepest(outline: Outline, box: Xyxy) -> Xy:
     longer = max(box[2] - box[0], box[3] - box[1], 1e-6)
     scale, origin = _RASTER / longer, np.array(box[:2])
-    cells = np.zeros((_RASTER + 2, _RASTER + 2), np.uint8)
-    for rings, value in ((outline.parts, 1), (outline.holes, 0)):
-        for ring in rings:
-            cv2.fillPoly(cells, [np.round((ring - origin) * scale + 1).astype(np.int32)], value)
+    # nothing on all four sides, where OpenCV takes corners at 0 to 128 for 129 cells: depth is counted from there, too
+    cells = np.zeros((_RASTER + 3, _RASTER + 3), np.uint8)
+    for ring, filled in painting_order(outline):
+        cv2.fillPoly(cells, [np.round((ring - origin) * scale + 1).astype(np.int32)], int(filled))
     depth = cv2.distanceTransform(cells, cv2.DIST_L2, 5)
     row, column = np.unravel_index(int(depth.argmax()), depth.shape)
     x, y = (float(origin[0] + (column - 1) / scale), float(origin[1] + (row - 1) / scale))

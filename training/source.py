@@ -26,6 +26,7 @@ from tator_ml.learning.stores import image_store
 from tator_sdk.datasets import DatasetRegistry
 from tator_sdk.export import SAME_ASPECT
 from tator_sdk.export_source import TaskPicture, chosen_results, task_pictures
+from tator_sdk.files import write_durably
 from tator_sdk.formats import open_dataset
 from tator_sdk.formats.dataset import DatasetReader
 from tator_sdk.geometry import Outline, area_xyxy, clip_xyxy
@@ -261,9 +262,7 @@ def _keep(path: Path, samples: Samples) -> None:
         for sample in part
     ]
     about = {name: getattr(samples, name) for name in ("classes", "source", "notes", "names")} | {"samples": rows}
-    partial = path.with_name(f".{path.name}.part")
-    partial.write_text(json.dumps(about))
-    partial.replace(path)
+    write_durably(path, json.dumps(about).encode())
 
 
 def _unkept(path: Path, read: Callable[[str, dict[str, Any]], Callable[[], NDArray[np.uint8]]]) -> Samples:

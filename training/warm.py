@@ -12,9 +12,9 @@ import math
 import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol, cast
+from typing import Any, Literal, Protocol, cast
 
 import redis
 
@@ -115,6 +115,8 @@ class Report:
 
 Place = tuple[str, int]
 """Address of a picture and the task it stands in."""
+Ended = Literal["kept", "unreadable", "elsewhere"]
+"""How it ended: on disk, not to be had, or another shard is at it."""
 
 
 def run(job_id: str, request: dict[str, Any]) -> dict[str, Any]:
@@ -151,13 +153,21 @@ def warm(
         TatorError: in a sentence.
     """
     begun = time.monotonic()
+    with ExitStack() as ends:
+        store = image_store(settings)
+        engine = engine or ends.enter_context(closing(open_engines(settings, store)))
+        fetcher = fetcher or ends.enter_context(closing(ImageFetcher(settings, store)))
+        return _warm(request, settings, job, engine, fetcher, connection, begun)
+
+
+def _warm(
+    request: WarmUp, settings: Settings, job: Job, engine: Keeps, fetcher: Fetches, connection: redis.Redis | None,
+    begun: float,
+) -> dict[str, Any]:  # fmt: skip
     studio, about, interface = project_of(settings, request.project)
-    store = image_store(settings)
-    engine = engine or open_engines(settings, store)
     segmenter = request.segmenter or project_choices(settings).get(request.project).clicks_by
     version = engine.segmenter_version(segmenter)
-    shard = _Shard(request, job, fetcher or ImageFetcher(settings, store), engine, segmenter,
-                   Claims(connection, version, job.id))  # fmt: skip
+    shard = _Shard(request, job, fetcher, engine, segmenter, Claims(connection, version, job.id))
     count = int(about.task_number or 0)
     tasks = _tasks(studio, settings.label_studio_url, request, count)
     report = shard.work(_places(tasks, interface, shard.report), _share(count, request))
@@ -204,11 +214,12 @@ class _Shard:
                     while len(running) > keep:
                         for future in wait(running, return_when=FIRST_COMPLETED).done:
                             place = running.pop(future)
-                            if self._count(future) is None:
+                            ended = self._count(future)
+                            if ended == "elsewhere":
                                 postponed.append(place)
-                                continue
-                            file.write(json.dumps(place[0]) + "\n")
-                            file.flush()
+                            elif ended == "kept":  # what could not be read is tried again by the next attempt
+                                file.write(json.dumps(place[0]) + "\n")
+                                file.flush()
                         self._job.progress(self.report.tasks, max(total, self.report.tasks), "encoding pictures")
 
                 for place in places:
@@ -240,23 +251,27 @@ class _Shard:
                 made = self._engine.keep(image, self._segmenter)
                 self._claims.give(image)
                 return made
+            except ImageError:
+                self._claims.give(image)
+                raise
             except (EngineAway, Busy):
                 if seconds is None:
                     raise
                 time.sleep(seconds)
         raise AssertionError("not reached")
 
-    def _count(self, future: Future[bool | None]) -> bool | None:
+    def _count(self, future: Future[bool | None]) -> Ended:
         try:
             made = future.result()
         except ImageError as error:
             self.report.unreadable += 1
             self.report.note(str(error))
-            return False
-        if made is not None:
-            self.report.encoded += made
-            self.report.there += not made
-        return made
+            return "unreadable"
+        if made is None:
+            return "elsewhere"
+        self.report.encoded += made
+        self.report.there += not made
+        return "kept"
 
     def _finished_before(self) -> set[str]:
         """Addresses that an earlier attempt of this job was through with."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from safetensors.numpy import save as save_tensors
 from tator_ml.engine.crops import CropRecipe
 from tator_ml.engine.messages import Verdict
 from tator_sdk.errors import TatorError
+from tator_sdk.files import write_durably
 
 WEIGHTS_FILE, METADATA_FILE = "head.safetensors", "head.json"
 FORMAT = "tator-head-1"
@@ -205,7 +205,7 @@ class Head:
         """
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in self.files(metrics).items():
-            write_whole(folder / name, content)
+            write_durably(folder / name, content)
 
     @classmethod
     def load(cls, folder: Path) -> Head:
@@ -257,13 +257,3 @@ class Head:
             )
         except (KeyError, TypeError, ValueError, RecursionError, SafetensorError) as error:
             raise HeadDamaged(f"The head in {where} cannot be read.") from error
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that its name never stands for half of it, even after a power cut."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)

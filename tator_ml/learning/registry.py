@@ -19,10 +19,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tator_ml.engine.head import METADATA_FILE, WEIGHTS_FILE, Head, write_whole
+from tator_ml.engine.head import METADATA_FILE, WEIGHTS_FILE, Head
 from tator_ml.projects import Projects
 from tator_ml.versions import next_version
 from tator_sdk.errors import TatorError
+from tator_sdk.files import write_durably
 from tator_sdk.formats.archive import UNREADABLE
 
 REPORT_FILE, EXAMPLES_FILE = "report.json", "examples.json"
@@ -103,7 +104,7 @@ class HeadRegistry:
             partial = Path(tempfile.mkdtemp(dir=self._folder, prefix=".part-"))
             try:
                 for name, data in content.items():
-                    write_whole(partial / name, data)
+                    write_durably(partial / name, data)
                 partial.chmod(0o755)
                 partial.rename(self._folder / version)
             except OSError:
@@ -213,7 +214,7 @@ class HeadRegistry:
             for name in (METADATA_FILE, WEIGHTS_FILE, REPORT_FILE):
                 if (entry.folder / name).exists():
                     archive.write(entry.folder / name, name)
-        write_whole(path, stream.getvalue())
+        write_durably(path, stream.getvalue())
         return path
 
     def add_archive(self, path: Path, project: int | None = None) -> HeadEntry:

@@ -101,7 +101,7 @@ class Guard:
         if not people and "Origin" not in request.headers:
             return  # Label Studio's own call, by whatever name it knows this machine
         name = urlsplit(f"//{request.host}").hostname or ""
-        if name not in LOOPBACK_HOSTS:
+        if name and name not in LOOPBACK_HOSTS:  # no browser sends an empty one
             raise Forbidden(
                 f"Without a password Tator's pages are answered under loopback names only, not {name}: open "
                 f"http://127.0.0.1:{self._settings.port}/tator/, or set TATOR_PASSWORD."

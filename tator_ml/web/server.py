@@ -12,7 +12,7 @@ from tator_ml.services import build_services
 from tator_ml.web.app import create_app
 from tator_ml.web.patience import PatientWorker
 from tator_sdk.regions import load_brush_codec
-from tator_sdk.settings import Settings
+from tator_sdk.settings import Settings, bracketed
 
 
 class _Server(BaseApplication):  # type: ignore[misc]
@@ -25,7 +25,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
     def load_config(self) -> None:
         settings = self._settings
         options: dict[str, Any] = {
-            "bind": f"{settings.host}:{settings.port}",
+            "bind": f"{bracketed(settings.host)}:{settings.port}",
             "workers": 1,  # pending prompts and notices live in this process
             "threads": settings.web_threads + settings.dashboard_streams,  # an open page's stream sleeps in its own
             "worker_class": PatientWorker,

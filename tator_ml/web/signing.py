@@ -75,7 +75,8 @@ def blueprint(settings: Settings, sessions: Sessions, guard: Guard, limiter: Lim
         session[SESSION] = name
 
     def _page(goal: str, said: str | None) -> str:
-        unsafe = not request.is_secure and (request.remote_addr or "") not in LOOPBACK_HOSTS
+        sender = request.remote_addr or "localhost"  # a socket file has no address
+        unsafe = not request.is_secure and sender not in LOOPBACK_HOSTS
         return render_template(
             "dashboard/signing/page.html", goal=goal, said=said, studio=settings.label_studio_url, unsafe=unsafe
         )

@@ -11,6 +11,7 @@ from importlib.metadata import entry_points
 import typer
 from pydantic import ValidationError
 from rich.console import Console
+from rich.markup import escape
 
 from tator_sdk.disk import FULL, disk_is_full
 from tator_sdk.errors import TatorError
@@ -66,7 +67,7 @@ def main() -> None:
     try:
         load_commands()()
     except TatorError as error:
-        Console(stderr=True).print(f"[bold red]tator:[/] {error}", highlight=False)
+        Console(stderr=True).print(f"[bold red]tator:[/] {escape(str(error))}", highlight=False)
         sys.exit(1)
     except OSError as error:
         if not disk_is_full(error):
@@ -77,5 +78,5 @@ def main() -> None:
         console = Console(stderr=True)
         for problem in error.errors():
             name = ".".join(str(part) for part in problem["loc"]) or "settings"
-            console.print(f"[bold red]tator:[/] {name}: {problem['msg']}", highlight=False)
+            console.print(f"[bold red]tator:[/] {escape(name)}: {escape(problem['msg'])}", highlight=False)
         sys.exit(2)

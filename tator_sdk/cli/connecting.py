@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.syntax import Syntax
 
 from label_config.build import build, template_names
@@ -76,7 +77,7 @@ def connect(
     failed = False
     for step in Connection(settings, project, address, live).run():
         failed |= step.outcome == "failed"
-        console.print(f"{MARKS[step.outcome]} {step.name}: {step.said}", highlight=False)
+        console.print(f"{MARKS[step.outcome]} {step.name}: {escape(step.said)}", highlight=False)
         if step.snippet:
             console.print(Syntax(step.snippet, "xml", word_wrap=True, padding=(0, 2)))
     if failed:
@@ -101,9 +102,9 @@ def doctor(
     bad = 0
     for check in examine(settings, (backend or settings.backend_url).rstrip("/"), project):
         bad += check.level == "bad"
-        console.print(f"{MARKS[check.level]} {check.name}: {check.said}", highlight=False)
+        console.print(f"{MARKS[check.level]} {check.name}: {escape(check.said)}", highlight=False)
         if check.mend:
-            console.print(f"    → {check.mend}", highlight=False)
+            console.print(f"    → {escape(check.mend)}", highlight=False)
     if bad:
         raise typer.Exit(1)
 

@@ -8,18 +8,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)  # fmt: skip
-from rich.text import Text
 
+from tator_sdk.cli.bars import progress_bar
 from tator_sdk.errors import TatorError
 from tator_sdk.formats.dataset import BadLine
 from tator_sdk.importing import Importer, ImportReport
@@ -90,36 +80,19 @@ def _whole(path: Path | None) -> Path | None:
 
 def _run(settings: Settings, console: Console, request: DataImport, dry_run: bool) -> ImportReport:
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), RateColumn(), TimeElapsedColumn(),
-        TextColumn("left"), TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=errors, transient=True) as bars:
-        bar = bars.add_task("starting", total=None)
-
-        def progress(done: int, total: int, what: str) -> None:
-            bars.update(bar, description=what, completed=done, total=total or None)
+    with progress_bar(errors, "starting") as progress:
 
         def bad(line: BadLine) -> None:
             said = str(line) if line.number else f"{line.file}: {line.reason}"
-            bars.console.print(f"[yellow]![/] {escape(said)}")
+            errors.print(f"[yellow]![/] {escape(said)}")
 
         importer = Importer(request, settings, progress, bad)
         try:
             return importer.run(dry_run)
         except KeyboardInterrupt:
             if importer.report.id:
-                bars.console.print(_how_to_go_on(importer.report.id))
+                errors.print(_how_to_go_on(importer.report.id))
             raise
-
-
-class RateColumn(ProgressColumn):
-    """How many a second."""
-
-    def render(self, task: Task) -> Text:
-        """The rate of the last seconds."""
-        speed = task.finished_speed or task.speed
-        return Text(f"{speed:.0f}/s" if speed else "")
 
 
 def show(console: Console, request: DataImport, report: ImportReport, dry_run: bool) -> None:
@@ -186,9 +159,8 @@ def _undo(settings: Settings, console: Console, import_id: str, yes: bool) -> No
     if not yes and not typer.confirm(f"Delete {what} of {import_id} from project {undo.record.project}?"):
         console.print("Nothing was deleted.")
         raise typer.Exit(1)
-    with Progress(console=console, transient=True) as bars:
-        bar = bars.add_task("deleting", total=None)
-        done = undo.delete(found, lambda gone, total: bars.update(bar, completed=gone, total=total))
+    with progress_bar(console, "deleting") as progress:
+        done = undo.delete(found, progress)
     count = len(done.tasks) + len(done.annotations) + done.predictions
     console.print(f"Deleted from project {undo.record.project}: {count} of {count + len(set(done.kept))}.")
 

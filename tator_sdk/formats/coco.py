@@ -19,12 +19,11 @@ import numpy as np
 
 from tator_sdk.formats.coco_index import CocoImage, CocoIndex, looks_like_coco
 from tator_sdk.formats.dataset import BadLine, DatasetError, LabelledPicture, LabelledShape, Outline, Ring, Shape
-from tator_sdk.formats.masks import mask_of_rings, mask_of_rle, outline_of_mask
+from tator_sdk.formats.masks import exact_outline, mask_of_rings, mask_of_rle
 from tator_sdk.formats.oriented import rotated_box
 from tator_sdk.formats.yolo_layout import SPLITS
-from tator_sdk.geometry import MaskArray, clip_xyxy
+from tator_sdk.geometry import MaskArray, RotatedBox, clip_xyxy
 from tator_sdk.images import ImageError, file_size_wh
-from tator_sdk.regions import RotatedBox
 
 SLACK = 0.01  # of the picture, that a polygon may reach out of it
 
@@ -141,7 +140,7 @@ def shape_of(entry: dict[str, Any], size_wh: tuple[int, int]) -> Shape:
     segmentation, rotation = entry.get("segmentation"), _rotation(entry.get("rotation"))
     if isinstance(segmentation, dict):
         mask = mask_of_rle(segmentation, size_wh)
-        outline = _exact(entry.get("rings"), mask, size_wh) or outline_of_mask(mask)
+        outline = _exact(entry.get("rings"), mask, size_wh) or exact_outline(mask)
         if outline is None:
             raise ValueError("its mask is empty")
         return outline

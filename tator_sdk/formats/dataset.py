@@ -13,8 +13,7 @@ from typing import Protocol
 from tator_sdk.errors import TatorError
 from tator_sdk.geometry import Outline as Outline
 from tator_sdk.geometry import Ring as Ring
-from tator_sdk.geometry import Xyxy
-from tator_sdk.regions import RotatedBox
+from tator_sdk.geometry import RotatedBox, Xyxy
 
 
 class DatasetError(TatorError):

@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from tator_sdk.formats.dataset import Outline, Ring
-from tator_sdk.geometry import MaskArray, box_of_mask
-from tator_sdk.polygons import signed_area
+from tator_sdk.geometry import MaskArray, box_of_mask, painting_order
+from tator_sdk.polygons import pixel_rings
 
 MOST_PIXELS = 2**30  # of a picture; a mask needs memory for each
 
 
-def outline_of_mask(mask: MaskArray) -> Outline | None:
+def exact_outline(mask: MaskArray) -> Outline | None:
     """The outline of a mask (H, W), exactly along its pixels' outer edges; None where it is empty.
 
     Parts are 8-connected, holes 4-connected. Filling it again gives the same mask.
@@ -26,15 +25,10 @@ def outline_of_mask(mask: MaskArray) -> Outline | None:
     if found is None:
         return None
     x0, y0, x1, y1 = (int(edge) for edge in found)
-    part = np.pad(mask[y0:y1, x0:x1].astype(np.uint8), 1)
-    # On a doubled grid a contour visits a quarter of each pixel it passes, the one that lies at the edge's corner.
-    doubled = part.repeat(2, axis=0).repeat(2, axis=1)
-    contours, tree = cv2.findContours(doubled, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     parts: list[Ring] = []
     holes: list[Ring] = []
-    for contour, (_, _, _, parent) in zip(contours, tree[0], strict=True):
-        ring = _corners((contour.reshape(-1, 2) + 1) // 2 + np.array([x0 - 1, y0 - 1]))
-        (parts if parent < 0 else holes).append(ring)
+    for ring, hole in pixel_rings(np.pad(mask[y0:y1, x0:x1], 1)):
+        (holes if hole else parts).append(_corners(ring + np.array([x0 - 1, y0 - 1])))
     return Outline(tuple(parts), tuple(holes))
 
 
@@ -42,8 +36,7 @@ def mask_of_rings(parts: Sequence[Ring], holes: Sequence[Ring], size_wh: tuple[i
     """Mask (H, W) of rings that are painted from the largest to the smallest, so that an island in a hole is seen."""
     width, height = size_wh
     mask = np.zeros((height, width), bool)
-    rings = [(ring, True) for ring in parts] + [(ring, False) for ring in holes]
-    for ring, filled in sorted(rings, key=lambda one: -abs(signed_area(one[0]))):
+    for ring, filled in painting_order(Outline(tuple(parts), tuple(holes))):
         runs = coco_mask.merge(coco_mask.frPyObjects([ring.ravel().tolist()], height, width))
         mask[mask_of_rle({"size": [height, width], "counts": runs["counts"].decode("ascii")}, size_wh)] = filled
     return mask
@@ -80,7 +73,8 @@ def mask_of_rle(written: Mapping[str, Any], size_wh: tuple[int, int]) -> MaskArr
     runs = _runs_of_text(counts) if isinstance(counts, str) else counts
     if not isinstance(runs, Sequence) or not all(isinstance(run, (int, float)) and run >= 0 for run in runs):
         raise ValueError("its mask's run lengths cannot be read")
-    lengths = np.array(runs, np.int64)
+    # each by itself first: a sum of numbers near 2**62 comes round to what fits, and repeat writes where they point
+    lengths = np.array([] if any(run > width * height for run in runs) else runs, np.int64)
     if int(lengths.sum()) != width * height:
         raise ValueError("its mask's run lengths do not fill the picture")
     values = np.arange(len(lengths)) % 2 == 1

@@ -125,7 +125,7 @@ def _open(
         return CocoReader(files, images, absent, progress)
     reader = YoloReader(path, labels=labels, names=names, kind=yolo, inside=inside)
     if files:
-        reader.notes += (f"{path} holds a COCO file too, {files[0].name}; --kind coco reads that instead.",)
+        reader.notes += (f"{path} holds a COCO file too, {files[0].name}; `tator import coco` reads that instead.",)
     return reader
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tator_sdk.formats.dataset import Ring
-from tator_sdk.regions import RotatedBox
+from tator_sdk.geometry import RotatedBox
 
 RECTANGLE_SLACK = 0.75
 """Pixels that a corner may be off, for four points to be a rectangle whose first corner and direction are kept."""

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tator_sdk.formats.dataset import Outline, Ring
-from tator_sdk.polygons import signed_area
+from tator_sdk.geometry import signed_area
 
 MOST_BRIDGES = 1000
 

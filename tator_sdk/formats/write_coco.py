@@ -14,7 +14,7 @@ from tator_sdk.formats.dataset import LabelledPicture, Outline, Shape
 from tator_sdk.formats.masks import mask_of_rings
 from tator_sdk.formats.write_yolo import EMPTY, UNKNOWN, ring_of, write_labelmap
 from tator_sdk.formats.writing import DatasetWriter, Images
-from tator_sdk.regions import RotatedBox
+from tator_sdk.geometry import RotatedBox
 
 DECIMALS = 3  # of a pixel
 

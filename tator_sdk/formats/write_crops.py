@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import IO
+
 from PIL import Image
 
 from tator_sdk.formats.dataset import LabelledPicture, enclosing_xyxy
@@ -12,6 +15,17 @@ from tator_sdk.images import decode_image
 
 JPEG_QUALITY = 95
 MOST_PIXELS = 400_000_000
+
+
+def _new_file(folder: Path, stem: str) -> IO[bytes]:
+    """A file that was not there: ``a-b`` with a ``c`` on it and ``a`` with a ``b-c`` would have one name."""
+    tried, number = stem, 1
+    while True:
+        try:
+            return (folder / f"{tried}.jpg").open("xb")
+        except FileExistsError:
+            number += 1
+            tried = f"{stem}-{number}"
 
 
 class CropsWriter(DatasetWriter):
@@ -45,7 +59,8 @@ class CropsWriter(DatasetWriter):
                 pixels = decode_image(picture.path.read_bytes() if data is None else data, MOST_PIXELS)
             folder.mkdir(exist_ok=True)
             crop = Image.fromarray(pixels[top:bottom, left:right])
-            crop.save(folder / f"{stem}-{safe_name(one.label)}-{index}.jpg", quality=JPEG_QUALITY)
+            with _new_file(folder, f"{stem}-{safe_name(one.label)}-{index}") as file:
+                crop.save(file, "JPEG", quality=JPEG_QUALITY)
             self._counts[one.label] += 1
         self._pictures[picture.split or "train"] += 1
 

@@ -14,8 +14,7 @@ from tator_sdk.formats.dataset import LabelledPicture, Outline, Ring, Shape, enc
 from tator_sdk.formats.rings import join_rings
 from tator_sdk.formats.writing import DatasetWriter, Images
 from tator_sdk.formats.yolo_lines import write_line
-from tator_sdk.geometry import clip_xyxy
-from tator_sdk.regions import RotatedBox
+from tator_sdk.geometry import RotatedBox, clip_xyxy
 
 YoloKind = Literal["detect", "segment", "obb"]
 LEAST_SIDE = 1e-6  # share of the picture: less becomes 0.000000

@@ -68,7 +68,7 @@ class YoloReader:
         if self.kind == "auto" and self._only_four_points():
             self.notes += (
                 f"Every line in {root} has four points: they are read as polygons; if they are oriented boxes, "
-                "say so with --kind obb.",
+                "`tator import obb` reads them as such.",
             )
 
     def __len__(self) -> int:

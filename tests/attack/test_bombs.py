@@ -311,7 +311,18 @@ def test_no_answer_of_a_model_takes_long_to_read(number: int) -> None:
     within(SECONDS, lambda: parse(ANSWERS[number]))
 
 
+def coco_of_mask(counts: object) -> str:
+    return json.dumps({"images": [{"id": 1, "file_name": "a.png", "width": 8, "height": 6}],
+                       "categories": [{"id": 1, "name": "Car"}],
+                       "annotations": [{"id": 1, "image_id": 1, "category_id": 1,
+                                        "segmentation": {"size": [6, 8], "counts": counts}}]})  # fmt: skip
+
+
 COCOS = {
+    # four times 2**62 is nothing in 64 bits, so that the rest seems to fill the picture
+    "wrapped": coco_of_mask([2**62] * 4 + [48]), "wrapped floats": coco_of_mask([2.0**62] * 4 + [48]),
+    "wrapped text": coco_of_mask(2 * ("P" * 12 + "4") + "`10`N0"),
+    "infinite": coco_of_mask([float("inf")]),
     "deep": '{"images": ' + "[" * 100_000, "big": '{"images": [{"id": ' + "9" * 300_000 + "}]}",
     "rle": json.dumps({"images": [{"id": 1, "file_name": "a.png", "width": 8, "height": 6}],
                        "categories": [{"id": 1, "name": "Car"}],

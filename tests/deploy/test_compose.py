@@ -17,7 +17,7 @@ import pytest
 import redis
 
 from deploy.compose import ROOT, read_compose, variables_of
-from deploy.image import command_of, read_stages
+from deploy.image import build, command_of, read_stages
 from deploy.image import variables_of as image_variables
 from tator_ml.cli.health import LOOKS
 from tator_ml.processes import free_port, stop_group
@@ -176,3 +176,11 @@ def test_commands_and_health_checks_work_together(services: Services) -> None:
             said = (services.home / f"{name}.log").read_text()[-1500:]
             raise AssertionError(f"{name} does not work:\n{said}") from None
     assert services.checked() == dict.fromkeys(OURS, True)
+
+
+def test_building_removes_nothing_but_an_earlier_build(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "holiday.jpg").touch()
+    with pytest.raises(TatorError, match="not built here"):
+        build(tmp_path / "photos", print)
+    assert (tmp_path / "photos" / "holiday.jpg").exists()

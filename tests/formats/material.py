@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from tator_sdk.formats.dataset import LabelledPicture, Outline, Shape
-from tator_sdk.regions import RotatedBox
+from tator_sdk.geometry import RotatedBox
 
 SIZE_WH = (200, 100)
 LINE = "0 0.5 0.5 0.2 0.4"

@@ -193,7 +193,7 @@ def test_yolo_goes_before_coco_and_says_so(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(data)
     reader = open_dataset(tmp_path)
-    assert reader.kind == "auto" and any("--kind coco" in note for note in reader.notes)
+    assert reader.kind == "auto" and any("tator import coco" in note for note in reader.notes)
     assert open_dataset(tmp_path, "coco").kind == "coco"
     with pytest.raises(DatasetError, match="no COCO file"):
         open_dataset(tmp_path / "labels", "coco")

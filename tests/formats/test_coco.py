@@ -18,9 +18,9 @@ from pycocotools import mask as coco_mask
 from tator_sdk.formats import open_dataset
 from tator_sdk.formats.coco import CocoReader, shape_of
 from tator_sdk.formats.dataset import DatasetError, LabelledPicture, Outline
-from tator_sdk.formats.masks import mask_of_rle, outline_of_mask
+from tator_sdk.formats.masks import exact_outline, mask_of_rle
 from tator_sdk.formats.write_coco import geometry_of
-from tator_sdk.regions import RotatedBox
+from tator_sdk.geometry import RotatedBox
 from tests.formats.material import SIZE_WH, corners, folder, picture, same_ring
 
 WIDTH, HEIGHT = SIZE_WH
@@ -93,7 +93,7 @@ def filled(outline: Outline, size_wh: tuple[int, int]) -> np.ndarray:
 @settings(max_examples=40, deadline=None)
 @given(arrays.arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12))))
 def test_any_mask_has_an_exact_outline_and_any_run_lengths_are_read(mask: np.ndarray) -> None:
-    outline = outline_of_mask(mask)
+    outline = exact_outline(mask)
     assert (outline is None) == (not mask.any())
     if outline is not None:
         assert np.array_equal(filled(outline, mask.shape[::-1]), mask)
@@ -107,7 +107,7 @@ def test_any_mask_is_written_and_read_exactly(cells: np.ndarray) -> None:
     """Parts, holes and islands in holes, three pixels a cell."""
     mask = np.pad(cells.repeat(3, axis=0).repeat(3, axis=1), 2)
     size_wh = mask.shape[1], mask.shape[0]
-    outline = outline_of_mask(mask)
+    outline = exact_outline(mask)
     if outline is None:
         return
     written = geometry_of(outline, size_wh)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -140,3 +142,20 @@ def test_two_of_one_name_and_a_record_that_is_none(tmp_path: Path, registry: Dat
     (tmp_path / "home" / "datasets" / "broken.json").write_text("{")
     (tmp_path / "home" / "datasets" / "other.json").write_text(json.dumps({"id": "x"}))
     assert {one.id for one in registry.list()} == {"cars", "cars-2"}
+
+
+def test_two_that_register_at_once_have_an_id_each(
+    tmp_path: Path, registry: DatasetRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = DatasetRegistry._free_id
+
+    def slow(self: DatasetRegistry, path: Path) -> str:
+        found = free(self, path)
+        time.sleep(0.2)  # in which the other one looks too
+        return found
+
+    monkeypatch.setattr(DatasetRegistry, "_free_id", slow)
+    roots = [folder(tmp_path / place / "cars", FILES) for place in ("one", "two")]
+    with ThreadPoolExecutor(2) as pool:
+        records = list(pool.map(registry.register, roots))
+    assert sorted(one.id for one in records) == ["cars", "cars-2"] and len(registry.list()) == 2

@@ -20,7 +20,7 @@ from tator_sdk.datasets import DatasetRegistry
 from tator_sdk.downloads import PictureSource
 from tator_sdk.errors import TatorError
 from tator_sdk.export import Exported, export
-from tator_sdk.export_source import chosen_results, picture_name, predicted_results
+from tator_sdk.export_source import chosen_results, predicted_results
 from tator_sdk.formats import open_dataset
 from tator_sdk.images import ImageError
 from tator_sdk.requests import Export
@@ -81,19 +81,6 @@ def test_the_annotation_that_was_changed_last_counts() -> None:
     rows = [{"id": 1, "model_version": "a", "result": [1]}, SimpleNamespace(id=2, model_version="a", result=[2]),
             {"id": 3, "model_version": "b", "result": [3]}]  # fmt: skip
     assert predicted_results(rows, "a") == [[2]] and predicted_results(rows, "c") == []
-
-
-@pytest.mark.parametrize(
-    ("address", "name"),
-    [
-        ("/data/upload/3/0a1b-my%20cat.jpg", "my cat.jpg"), ("/data/local-files/?d=scenes/sub/7.png", "7.png"),
-        ("s3://bucket/folder/a.png", "a.png"), ("https://host/x/b.jpg?size=3", "b.jpg"),
-        ("data:image/png;base64,AA", "picture"),
-        ("https://host/", "picture"), ("/data/local-files/?d=..%2F..%2Fetc%2Fpasswd", "passwd"),
-    ],
-)  # fmt: skip
-def test_names_of_pictures(address: str, name: str) -> None:
-    assert picture_name(address).removeprefix("0a1b-") == name
 
 
 def test_each_picture_is_on_the_side_its_content_says(run: Any, tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ import pytest
 from label_config.reader import read
 from tator_sdk.annotations import labelled_boxes
 from tator_sdk.formats.dataset import Outline, enclosing_xyxy
-from tator_sdk.polygons import signed_area
-from tator_sdk.regions import RotatedBox, box_value, encode_rle, mask_data_url
+from tator_sdk.geometry import RotatedBox, signed_area
+from tator_sdk.regions import box_value, encode_rle, mask_data_url
 from tator_sdk.shapes import ResultShapes, scaled, shapes_of_result
 from tests.formats.material import same_shape
 

@@ -14,17 +14,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 from tator_sdk.formats import open_dataset
 from tator_sdk.formats.dataset import DatasetError, LabelledPicture, LabelledShape, Outline, Shape, enclosing_xyxy
 from tator_sdk.formats.rings import join_rings, split_ring
 from tator_sdk.formats.write_coco import CocoWriter
-from tator_sdk.formats.write_crops import CropsWriter
 from tator_sdk.formats.write_yolo import YoloWriter
 from tator_sdk.formats.writing import MARKER, DatasetWriter, written_by_tator
-from tator_sdk.polygons import signed_area
-from tator_sdk.regions import RotatedBox
+from tator_sdk.geometry import RotatedBox, signed_area
 from tests.formats.material import by_name, corners, folder, picture, same_shape
 
 SIZE_WH = (400, 300)
@@ -290,35 +287,6 @@ def test_supervision_reads_coco(tmp_path: Path) -> None:
     for number, shape in enumerate(shapes):
         assert np.abs(detections.xyxy[number] - enclosing_xyxy(shape)).max() <= 0.01
     assert detections.mask[3][25, 25] and not detections.mask[3][50, 50]
-
-
-def test_crops(tmp_path: Path) -> None:
-    pixels = np.zeros((100, 200, 3), np.uint8)
-    pixels[20:60, 30:90] = 255
-    Image.fromarray(pixels).save(tmp_path / "a.png")
-    shapes = (
-        LabelledShape("Straße", (30.4, 20.0, 90.0, 60.0)),
-        LabelledShape("Car", (-5.0, 0.0, 20.0, 20.0)),
-        LabelledShape("Car", (300.0, 0.0, 310.0, 9.0)),
-    )
-    with CropsWriter(tmp_path / "out", CLASSES) as writer:
-        writer.add(LabelledPicture(tmp_path / "a.png", "a.png", (200, 100), shapes))
-    assert sorted(path.name for path in (tmp_path / "out").glob("*.jpg")) == ["a-Car-1.jpg", "a-Straße-0.jpg"]
-    crop = np.asarray(Image.open(tmp_path / "out" / "a-Straße-0.jpg"))
-    assert crop.shape == (40, 60, 3) and crop.min() > 240
-    assert Image.open(tmp_path / "out" / "a-Car-1.jpg").size == (20, 20)
-    assert writer.written.classes["Car"] == 1 and "cover nothing" in writer.written.notes[0]
-
-
-def test_crops_of_a_picture_that_lies_on_its_side(tmp_path: Path) -> None:
-    folder(tmp_path, {"a.jpg": picture((200, 100), "JPEG", turned=6)})
-    with CropsWriter(tmp_path / "out", CLASSES) as writer:
-        writer.add(
-            LabelledPicture(
-                tmp_path / "a.jpg", "a.jpg", (100, 200), (LabelledShape("Car", (10.0, 100.0, 90.0, 190.0)),)
-            )
-        )
-    assert Image.open(tmp_path / "out" / "a-Car-0.jpg").size == (80, 90)
 
 
 def test_nothing_that_is_there_is_written_over(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tator_sdk.formats.dataset import DatasetError, LabelledPicture, Outline, enclosing_xyxy
 from tator_sdk.formats.names import find_names
 from tator_sdk.formats.yolo import YoloReader
-from tator_sdk.regions import RotatedBox
+from tator_sdk.geometry import RotatedBox
 from tests.formats.material import LINE, NAMES, SIZE_WH, folder, picture, same_shape
 
 WIDTH, HEIGHT = SIZE_WH
@@ -254,7 +254,7 @@ def test_what_four_points_mean_is_said_and_never_guessed(tmp_path: Path) -> None
     as_told = lines(tmp_path / "auto", both).shapes
     assert all(isinstance(one.shape, Outline) for one in as_told)
     reader = YoloReader(tmp_path / "auto")
-    assert "--kind obb" in reader.notes[0] and reader.kind == "auto"
+    assert "tator import obb" in reader.notes[0] and reader.kind == "auto"
     assert not YoloReader(
         folder(tmp_path / "mixed", {"a.jpg": b"", "a.txt": f"{SQUARE}\n{LINE}", "classes.txt": NAMES})
     ).notes

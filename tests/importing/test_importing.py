@@ -16,7 +16,9 @@ from pydantic import SecretStr
 from tator_sdk.delivery import Delivery
 from tator_sdk.errors import TatorError
 from tator_sdk.formats.dataset import DatasetError
+from tator_sdk.import_record import ImportRecord
 from tator_sdk.importing import Importer
+from tator_sdk.picture_addresses import Uploaded
 from tator_sdk.requests import DataImport
 from tator_sdk.settings import Settings
 from tator_sdk.studio import StudioError
@@ -291,6 +293,60 @@ def test_after_a_kill_in_the_middle_the_next_run_completes(
     assert {number: studio.tasks[number] for number in before} == before
     assert len({task["meta"]["tator"]["import"] for task in studio.tasks.values()}) == 1
     assert len(studio.uploads) == (25 if uploaded else 0)  # what was uploaded in vain is gone again
+
+
+def test_after_a_refusal_and_a_kill_uploads_of_tasks_that_are_there_stay(
+    studio: FakeLabelStudio, yolo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first of five is refused, so the five are cut into smaller requests, of which one is never sent."""
+    pictures(yolo, 2)
+    monkeypatch.setattr(Delivery, "UPLOADED_TOGETHER", 5)
+    studio.refused_names = {"00.png"}  # the first by name
+    passed: list[str] = []
+
+    def moments(now: str) -> None:
+        passed.append(now)
+        if passed.count("answered") == 1:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        Run(yolo, moments=moments)
+    (there,) = [task["file_upload_id"] for task in studio.tasks.values()]
+    assert len(studio.uploads) == 4 and there in studio.uploads
+    assert Run(yolo).report.refused == 1
+    assert sorted(task["file_upload_id"] for task in studio.tasks.values()) == sorted(studio.uploads)
+    assert len(studio.uploads) == 4
+
+
+def test_one_upload_that_fails_is_done_again_by_itself(
+    studio: FakeLabelStudio, yolo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Uploaded, "MOST_FILES", 1)
+    answer, sent = studio.answer, []
+
+    def failing(method: str, url: str, content: bytes) -> tuple:
+        if method == "POST" and content[:1] == b"-":  # the parts of an upload
+            sent.append(url)
+            if len(sent) == 3:
+                return 502, {}
+        return answer(method, url, content)
+
+    monkeypatch.setattr(studio, "answer", failing)
+    assert Run(yolo).report.created == 3 == len(studio.uploads) and len(sent) == 4
+
+
+def test_of_twins_only_one_stays_unless_people_worked_on_both() -> None:
+    """Three of a picture, two of them worked on: the third goes; of two that nobody touched, the newer one."""
+    studio = FakeLabelStudio(CONFIG)
+    record = ImportRecord("import-7-0123456789ab", 7, {})
+    for number, (key, drafts) in enumerate([("a", 1), ("a", 0), ("a", 1), ("a", 0), ("b", 0), ("b", 0)], 1):
+        mark = {"tator": {"import": record.id, "key": key}}
+        studio.tasks[number] = {"id": number, "meta": mark, "data": {}, "annotations": [], "drafts": [1] * drafts}
+    request = DataImport(path=Path("x"), kind="yolo", project=7)
+    api = studio.api()
+    delivery = Delivery(api, request, record, "image", Uploaded(api, 7), Path("x"), lambda moment: None)
+    delivery.doubtful = True
+    assert delivery.remove_doubles() == 3 and list(studio.tasks) == [1, 3, 5]
 
 
 @pytest.mark.parametrize("moment", ["before sending", "sent", "answered"])

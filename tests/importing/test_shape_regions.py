@@ -9,9 +9,10 @@ from hypothesis.extra.numpy import arrays
 
 from label_config.reader import read
 from tator_sdk.formats.dataset import LabelledShape, Outline
-from tator_sdk.formats.masks import outline_of_mask
+from tator_sdk.formats.masks import exact_outline
+from tator_sdk.geometry import mask_of_outline
 from tator_sdk.regions import read_stroke
-from tator_sdk.shape_regions import ShapeWriter, mask_of_outline
+from tator_sdk.shape_regions import ShapeWriter
 
 RING = np.array([[10.0, 10], [60, 10], [60, 40], [10, 40]])
 HOLE = np.array([[20.0, 20], [30, 20], [30, 30], [20, 30]])
@@ -26,7 +27,7 @@ def writer(*tags: str) -> ShapeWriter:
 @given(arrays(bool, (9, 11), elements=st.booleans()))
 @settings(max_examples=60, deadline=None)
 def test_a_traced_mask_is_filled_as_it_was(mask: np.ndarray) -> None:
-    outline = outline_of_mask(mask)
+    outline = exact_outline(mask)
     assert outline is None or np.array_equal(mask_of_outline(outline, (11, 9)), mask)
 
 

@@ -11,10 +11,11 @@ from typer.testing import CliRunner
 from tator_sdk.cli import importing
 from tator_sdk.errors import TatorError
 from tator_sdk.import_undo import ImportUndo
-from tator_sdk.matching import file_name
+from tator_sdk.picture_addresses import address_name, names_of_address
 from tator_sdk.settings import Settings
 from tests.fake_studio import FakeLabelStudio
-from tests.importing.conftest import Run
+from tests.formats.material import folder
+from tests.importing.conftest import LINE, Run
 
 
 def tator(*words: str, answer: str | None = None) -> str:
@@ -71,6 +72,30 @@ def test_what_people_do_while_it_asks_stays(studio: FakeLabelStudio, yolo: Path)
     assert undo.delete(found).kept == [2] and list(studio.tasks) == [2]
 
 
+def test_annotations_that_people_change_while_it_asks_stay(studio: FakeLabelStudio, yolo: Path) -> None:
+    Run(yolo, target="predictions")
+    folder(yolo, {"labels/d.txt": LINE})
+    undo = ImportUndo(Settings(), Run(yolo, match=True).report.id)
+    found = undo.find()
+    assert found.annotations == [1, 2, 3] and found.kept == []
+    studio.tasks[2]["annotations"][0]["updated_at"] = "2026-01-02T04:00:00.000000Z"
+    studio.tasks[3]["annotations"].clear()
+    done = undo.delete(found)
+    assert (done.annotations, done.kept) == ([1], [2]) and annotations(studio) == [0, 1, 0]
+
+
+def test_no_undo_while_an_import_runs(studio: FakeLabelStudio, yolo: Path) -> None:
+    done = Run(yolo).report
+    folder(yolo, {"images/e.png": ""})
+
+    def moments(now: str) -> None:
+        undo = ImportUndo(Settings(), done.id)
+        with pytest.raises(TatorError, match="into project 7"):
+            undo.delete(undo.find())
+
+    assert Run(yolo, moments=moments).report.created == 1 and len(studio.tasks) == 4
+
+
 def test_it_asks_first(studio: FakeLabelStudio, yolo: Path) -> None:
     done = Run(yolo).report
     assert "Nothing was deleted" in tator("--undo", done.id, answer="n\n") and len(studio.tasks) == 3
@@ -114,16 +139,34 @@ def test_a_name_that_two_tasks_have_is_not_guessed(studio: FakeLabelStudio, yolo
 
 
 @pytest.mark.parametrize(
-    ("address", "name"),
+    ("address", "names"),
     [
-        ("/data/local-files/?d=set/images/b%20c.png", "b c.png"),
-        ("/data/upload/7/0a1b2c3d-a.png", "a.png"),
-        ("https://host/x/b%20c.png?token=1", "b c.png"),
-        ("s3://bucket/x/a.png", "a.png"),
+        ("/data/local-files/?d=set/images/b%20c.png", ["b c.png"]),
+        ("/data/local-files/?d=..%2F..%2Fetc%2Fpasswd", ["passwd"]),
+        ("/data/upload/7/0a1b2c3d-a%20b.png", ["0a1b2c3d-a b.png", "a b.png"]),
+        ("http://studio/data/upload/7/0a1b2c3d-a.png", ["0a1b2c3d-a.png", "a.png"]),
+        ("https://host/x/b%20c.png?token=1", ["b c.png"]),
+        ("https://host/x/0a1b2c3d-a.png?d=1", ["0a1b2c3d-a.png"]),
+        ("s3://bucket/x/a.png", ["a.png"]),
+        ("data:image/png;base64,AA/AA", []),
+        ("https://host/", []),
     ],
 )
-def test_names_of_pictures(address: str, name: str) -> None:
-    assert file_name(address) == name
+def test_names_of_pictures(address: str, names: list[str]) -> None:
+    assert sorted(names_of_address(address)) == names
+    assert address_name(address) == (names or [""])[0]
+
+
+def test_what_was_exported_finds_its_task_again(studio: FakeLabelStudio, yolo: Path) -> None:
+    """Also where two uploads were of one name: an export has them as Label Studio does, with eight digits in front."""
+    Run(yolo, target="predictions")
+    Run(yolo, target="predictions", url_prefix="https://host")
+    for path in sorted((yolo / "images").iterdir()):
+        row = next(name for name in studio.uploads.values() if name.endswith(path.name))
+        path.rename(path.with_name(row.rpartition("/")[2]))
+        (yolo / "labels" / f"{path.stem}.txt").rename(yolo / "labels" / f"{row.rpartition('/')[2][:-4]}.txt")
+    run = Run(yolo, match=True)
+    assert (run.report.created, run.report.unmatched) == (2, 0) and annotations(studio) == [1, 1, 0, 0, 0, 0]
 
 
 def test_the_verb_says_what_happened(studio: FakeLabelStudio, yolo: Path) -> None:

@@ -47,10 +47,11 @@ class Pictures:
 
     def __init__(self) -> None:
         self.fetched: Counter[str] = Counter()
+        self.broken = "/13.png"
 
     def fetch(self, address: str, task_id: int | None = None) -> ImageRef:
         self.fetched[address] += 1
-        if address == "/13.png":
+        if address == self.broken:
             raise ImageError("The picture is damaged.")
         same = "/1.png" if address == "/101.png" else address
         return ImageRef(hashlib.sha256(same.encode()).hexdigest(), (8, 8))
@@ -121,6 +122,15 @@ def test_killed_twice_in_the_middle_nothing_is_encoded_twice(studio: Studio, tmp
     assert set(encoder.encodings.values()) == {1} and len(encoder.stored) == COUNT - 2
     assert report["there"] + report["encoded"] + report["unreadable"] == COUNT
     assert sum(pictures.fetched.values()) < COUNT + 40, "what was done is not even fetched again"
+
+
+def test_what_could_not_be_read_is_tried_again(studio: Studio) -> None:
+    encoder, pictures = Encoder(), Pictures()
+    assert shard(encoder, pictures=pictures)["unreadable"] == 1
+    pictures.broken = ""  # the server it comes from answers again
+    again = shard(encoder, pictures=pictures)
+    assert (again["encoded"], again["unreadable"]) == (1, 0) and pictures.fetched["/13.png"] == 2
+    assert sum(pictures.fetched.values()) == COUNT + 1
 
 
 def test_shards_share_the_pages_and_no_picture(studio: Studio, jobs: Any) -> None:

@@ -204,6 +204,8 @@ def test_several_images_in_one_task() -> None:
         ('value="$image"', {"image": None}, ()),
         ('value="$meta.views[1].url"', {"meta": {"views": [{}, {"url": "/b.png"}]}}, ("/b.png",)),
         ('value="$meta.views[7].url"', {"meta": {"views": [{}]}}, ()),
+        ('value="$meta.views[²].url"', {"meta": {"views": [{}, {}, {"url": "/b.png"}]}}, ()),
+        (f'value="$meta.views[{"9" * 5000}].url"', {"meta": {"views": [{}]}}, ()),
         ('value="$a.b"', {"a.b": "/dotted.png"}, ("/dotted.png",)),
         ('valueList="$pages"', {"pages": ["/1.png", "/2.png"]}, ("/1.png", "/2.png")),
         ('value="https://h/$id.png"', {"id.png": "7"}, ("https://h/7",)),

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 
 from tator_ml.engine.head import Head
-from tator_sdk.requests import SOLVERS, HeadTraining
+from tator_sdk.requests import HeadTraining, Solver
 from tests.learning.material import blobs, image_name, softmax
 from training.clip.calibration import DEFAULT_MARGIN, DEFAULT_THRESHOLD
 from training.clip.learn import Examples, TooFewExamples, learn
@@ -151,7 +151,7 @@ def test_the_trace_can_stop_it() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Liblinear failed to converge")
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", get_args(Solver))
 def test_every_solver_makes_a_head(solver: str) -> None:
     request = REQUEST.model_copy(update={"solver": solver, "class_weight": "balanced"})
     found = learned(examples_of(4, 240), request)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from tator_sdk.requests import SOLVERS, HeadTraining
+from tator_sdk.requests import HeadTraining, Solver
 from tests.learning.material import blobs, softmax
 from training.clip.regression import Linear, Options, fit, loss
 from training.clip.weights import class_weights, hard_examples, mining_iterations
@@ -53,7 +53,7 @@ def test_watching_changes_no_coefficient() -> None:
     assert (alone.weight == watched.weight).all() and (alone.bias == watched.bias).all()
 
 
-@pytest.mark.parametrize("solver", [name for name in SOLVERS if name != "liblinear"])
+@pytest.mark.parametrize("solver", [name for name in get_args(Solver) if name != "liblinear"])
 @pytest.mark.parametrize("classes", [2, 4])
 @pytest.mark.parametrize("watched", [False, True])
 def test_every_solver_comes_to_the_same_probabilities(solver: Any, classes: int, watched: bool) -> None:
@@ -93,7 +93,7 @@ def test_liblinear_fits_one_class_against_the_rest_and_says_so() -> None:
     assert fit(embeddings[labels < 2], labels[labels < 2], 2, Options("liblinear")).note is None
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", get_args(Solver))
 def test_the_watch_can_end_the_fit(solver: Any) -> None:
     embeddings, labels = blobs(3, 60)
     seen: list[Linear] = []

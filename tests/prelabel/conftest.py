@@ -1,5 +1,7 @@
 """The engine in this process that finds bright rectangles is that of the tweak tests."""
 
+from typing import Any
+
 from tests.tweak.conftest import settings, toy  # noqa: F401
 
 
@@ -18,3 +20,16 @@ class KilledOnce:
         if not self._struck and count == self._at:
             self._struck = True
             raise Killed
+
+
+class Lent:
+    """A client of an engine in this process: closing it leaves the engine as it is."""
+
+    def __init__(self, engine: Any) -> None:
+        self._engine = engine
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def close(self) -> None:
+        pass

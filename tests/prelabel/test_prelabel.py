@@ -22,7 +22,7 @@ from tator_sdk.push import Pushed
 from tator_sdk.requests import Prelabel
 from tator_sdk.settings import Settings
 from tator_sdk.studio import UNLABELLED
-from tests.prelabel.conftest import Killed, KilledOnce
+from tests.prelabel.conftest import Killed, KilledOnce, Lent
 from tests.tweak.conftest import PICTURE, SECOND, TRUTH, Pager, Toy
 from training.cli import prelabel as prelabel_cli
 from training.job import JobCancelled, LocalJob
@@ -273,7 +273,7 @@ def test_the_verb_shows_what_was_found_and_how_to_take_it_back(
     model: Model,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("training.prelabel.job.open_engines", lambda *_: toy.engine)
+    monkeypatch.setattr("training.prelabel.job.open_engines", lambda *_: Lent(toy.engine))
     monkeypatch.setattr(prelabel_cli, "read_settings", lambda home: settings)
     model.found = lambda count: [BALL, Detection("kiosk", CUP.xyxy)]
 

@@ -13,7 +13,7 @@ from tator_ml.learning.stores import project_choices
 from tator_sdk.errors import TatorError
 from tator_sdk.requests import Prelabel
 from tator_sdk.settings import Settings
-from tests.prelabel.conftest import Killed, KilledOnce
+from tests.prelabel.conftest import Killed, KilledOnce, Lent
 from tests.prelabel.test_prelabel import PROJECT, Run, Studio, job, near, run, studio
 from tests.tweak.conftest import SECOND, TRUTH, Toy
 from tests.wire.test_concepts import Sam3, instance, phrases
@@ -125,7 +125,7 @@ def test_options_of_the_other_model_are_refused(given: dict[str, Any]) -> None:
 def test_the_verb_shows_what_was_found_and_how_to_take_it_back(
     studio: Studio, settings: Settings, toy: Toy, sam3: Sam3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("training.prelabel.job.open_engines", lambda *_: toy.engine)
+    monkeypatch.setattr("training.prelabel.job.open_engines", lambda *_: Lent(toy.engine))
     monkeypatch.setattr(prelabel_cli, "read_settings", lambda home: settings)
 
     def tator(*words: str, code: int = 0) -> str:

@@ -21,13 +21,14 @@ from tator_sdk.errors import TatorError
 from tator_sdk.images import ImageError
 from tator_sdk.qwen_request import QwenTraining
 from tests.qwen.material import CLASSES, Watched, request, sample, samples, settings_of
+from training.checkpoints import COMPLETE, checkpoints_in, newest_checkpoint
 from training.job import JobCancelled
 from training.qwen import train as train_module
 from training.qwen.base import BaseError, Loaded, load_to_train
 from training.qwen.conversations import Drawing
 from training.qwen.draws import Draws, Plan
 from training.qwen.tiny import FAMILIES
-from training.qwen.train import COMPLETE, Tuned, checkpoints_in, newest_checkpoint, train
+from training.qwen.train import Tuned, train
 from training.samples import NothingToLearn, Samples
 
 ROOT = Path(__file__).parents[2]

@@ -90,7 +90,6 @@ class FakeStudio(FakeLabelStudio):
     def __post_init__(self) -> None:
         self.projects = SimpleNamespace(get=self._project)
         self.tasks = SimpleNamespace(list=lambda **_: iter(self.annotated))
-        self.predictions = SimpleNamespace(list=lambda **_: list(self.held), delete=self.delete)
 
     def annotate(self, *results: list[dict[str, Any]], **more: Any) -> int:
         """A new task with these annotations; returns its number."""
@@ -116,8 +115,7 @@ def settings() -> Settings:
 @pytest.fixture
 def studio(monkeypatch: pytest.MonkeyPatch) -> FakeStudio:
     made = FakeStudio()
-    for module in ("training.pushed", "training.relabel"):
-        monkeypatch.setattr(f"{module}.open_studio", lambda _: made)
+    monkeypatch.setattr("training.relabel.open_studio", lambda _: made)
     monkeypatch.setattr("tator_sdk.bulk.open_bulk", lambda _: made.api())
     monkeypatch.setattr("tator_sdk.in_flight.SETTLE_SECONDS", 0.0)
     return made

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -24,7 +26,7 @@ def tator(*words: str, answer: str | None = None) -> str:
 
 @pytest.fixture(autouse=True)
 def _toy_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("training.clip.train.find_encoder", lambda *_: ReadsPlaces())
+    monkeypatch.setattr("training.clip.train.open_encoder", lambda *_: nullcontext(ReadsPlaces()))
 
 
 def job_of(studio: FakeStudio) -> str:

@@ -14,6 +14,7 @@ from tator_sdk.geometry import Outline
 from tests.sam3_training.material import sample
 from training.sam3.batches import PADDING, Encoder, rasterised
 from training.sam3.phrases import Question
+from training.samples import labelled
 
 
 @pytest.fixture(scope="module")
@@ -75,3 +76,19 @@ def test_an_outlines_cells_are_the_share_that_it_covers() -> None:
     assert cells.min() == 0 and cells.max() == 1
     beyond = Outline((np.array([(-50, -50), (50, -50), (50, 40), (-50, 40)], np.float64),))
     assert rasterised(beyond, (100, 80), 20)[:10, :10].mean() == pytest.approx(1)
+
+
+def test_an_island_in_a_hole_is_learned_and_may_have_the_point() -> None:
+    outer, hole, island = (np.array([[a, a], [b, a], [b, b], [a, b]], float) for a, b in ((0, 40), (5, 35), (15, 25)))
+    outline = Outline((outer, island), (hole,))
+    cells = rasterised(outline, (40, 40), 8)
+    assert cells[3:5, 3:5].min() == 1 and cells[1, 1:7].max() == 0 and cells[0].min() == 1
+    assert labelled("car", outline).point == pytest.approx((20, 20), abs=1)
+
+
+def test_the_point_of_an_outline_lies_in_its_middle() -> None:
+    square = np.array([[10, 10], [50, 10], [50, 50], [10, 50]], float)
+    assert labelled("car", Outline((square,))).point == pytest.approx((30, 30), abs=1)
+    hook = np.array([[0, 0], [60, 0], [60, 20], [20, 20], [20, 60], [0, 60]], float)
+    x, y = labelled("car", Outline((hook,))).point
+    assert min(x, y) < 20 and min(x, y, 60 - x, 60 - y) > 8

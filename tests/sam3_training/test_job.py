@@ -13,6 +13,7 @@ from safetensors import safe_open
 from transformers import Sam3VideoModel
 
 from tator_ml.sam3.registry import sam3_registry
+from tator_sdk.errors import TatorError
 from tator_sdk.sam3_request import Sam3Training
 from tator_sdk.settings import Settings
 from tests.qwen.material import Watched, yolo
@@ -22,7 +23,7 @@ from tests.sam3_training.test_registry import ABOUT, model_with
 from training.gate import Decision
 from training.job import JobCancelled
 from training.sam3 import job as job_module
-from training.sam3.begun import Busy, alone, is_training
+from training.sam3.begun import alone, is_training
 from training.sam3.job import tune
 from training.sam3.promote import PromoteError, kept_in, promote
 from training.sam3.storage import bytes_of, deletable, delete, stored
@@ -85,7 +86,7 @@ def test_a_run_is_registered_with_everything_that_made_it(settings: Settings, da
     assert metrics["steps"] == metrics["planned_steps"] == 5 and metrics["evaluations"]
     assert any("tram" in note for note in metrics["notes"])
     left = {path.name for path in job.folder.iterdir()}
-    assert left == {"curve.jsonl", "training.json", ".training"}
+    assert left == {"curve.jsonl", "training.json", ".training.lock"}
     # the whole of it is read, the tracker too
     _, report = Sam3VideoModel.from_pretrained(entry.weights, output_loading_info=True)  # type: ignore[misc]
     assert not report["missing_keys"] and not report["unexpected_keys"]
@@ -152,7 +153,7 @@ def test_one_process_at_a_time_trains_in_a_folder(settings: Settings, dataset: P
     job = Watched(settings)
     with alone(job.folder):
         assert is_training(job.folder)
-        with pytest.raises(Busy, match="does this training already"):
+        with pytest.raises(TatorError, match="does this training already"):
             tune(of_files(dataset), settings, job)
     assert not is_training(job.folder)
 

@@ -21,8 +21,9 @@ from transformers import Sam3Model, Sam3VideoModel
 from tator_sdk.errors import TatorError
 from tator_sdk.settings import Settings
 from tests.sam3_training.material import CLASSES, WORDS, request, sample, samples
+from training.checkpoints import COMPLETE, checkpoints_in, newest_checkpoint, step_of
 from training.job import JobCancelled, LocalJob
-from training.sam3.checkpoints import COMPLETE, LEARNED, checkpoints_in, newest_checkpoint, step_of
+from training.sam3.checkpoints import LEARNED
 from training.sam3.evaluate import evaluate
 from training.sam3.memory import TooLarge
 from training.sam3.tiny import Shape, save_tiny

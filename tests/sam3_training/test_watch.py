@@ -57,3 +57,14 @@ def test_a_curve_goes_on_from_a_step(tmp_path: Path) -> None:
         file.write('{"step": 5, "lo')  # cut short by a kill
     watched(tmp_path, step=2).point(step=3, loss=0.5)
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2, 3]
+
+
+def test_of_several_processes_one_writes_the_curve(tmp_path: Path) -> None:
+    watch = watched(tmp_path)
+    measure(watch, 0.1, 0.2)
+    curve = LocalJob(Settings(home=tmp_path), "watched").folder / CURVE
+    before = curve.read_text()
+    Watch(LocalJob(Settings(home=tmp_path), "watched"), 2, (), 1, writes=False)
+    assert curve.read_text() == before
+    Watch(LocalJob(Settings(home=tmp_path), "watched"), 2, (), 1)
+    assert curve.read_text() == before.splitlines(keepends=True)[0]

@@ -26,13 +26,15 @@ from tator_sdk.datasets import DatasetRegistry
 from tator_sdk.errors import TatorError
 from tator_sdk.formats import open_dataset
 from tator_sdk.formats.dataset import DatasetError, Outline
-from tator_sdk.regions import RotatedBox
+from tator_sdk.geometry import RotatedBox
+from tator_sdk.images import ImageError
 from tator_sdk.requests import SegmentationBuild
 from tator_sdk.settings import Settings
 from tests.jobs.conftest import Jobs, jobs, redis_url, until  # noqa: F401
 from tests.segmentation.material import Counting, bright_pictures, hashes
 from training.job import JobCancelled, LocalJob
 from training.segmentation.build import PICTURES_A_PLACE, build
+from training.segmentation.source import Folder, SourcePicture
 
 
 @contextlib.contextmanager
@@ -190,6 +192,24 @@ def test_a_broken_picture_and_bad_lines_stop_nothing(tmp_path: Path) -> None:
     report = run(SegmentationBuild(path=source), tmp_path / "home", Counting())
     assert report["unreadable"] == 1 and report["pictures"] == 3
     assert any("001" in note for note in report["notes"]) and any("002.txt:1" in note for note in report["notes"])
+
+
+def test_a_picture_that_cannot_be_had_for_a_moment_is_asked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    image = Folder.image
+
+    def failing(self: Folder, picture: SourcePicture) -> str:
+        asked.append(picture.name)
+        if asked.count(picture.name) == 1 and "001" in picture.name:
+            raise ImageError("Its server does not answer.")
+        return image(self, picture)
+
+    monkeypatch.setattr(Folder, "image", failing)
+    report = run(SegmentationBuild(path=bright_pictures(tmp_path / "cars", 4)), tmp_path / "home", Counting())
+    assert (report["unreadable"], report["pictures"]) == (0, 4) and len(asked) == 5
+    assert not any("001" in note for note in report["notes"])
 
 
 def test_the_command_says_what_it_would_do(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tator_sdk.fitting import Coverage, Edges
-from tator_sdk.geometry import Outline, iou_of_masks
-from tator_sdk.polygons import _joined, outline_of_mask, polygons_of_mask, signed_area
+from tator_sdk.geometry import Outline, iou_of_masks, signed_area
+from tator_sdk.polygons import _joined, outline_of_mask, polygons_of_mask
 
 
 def painted(outline: Outline, shape: tuple[int, int], mask: np.ndarray | None = None) -> np.ndarray:

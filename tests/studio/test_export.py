@@ -23,8 +23,8 @@ from tator_sdk.cli import datasets, exporting
 from tator_sdk.datasets import DatasetRegistry
 from tator_sdk.formats import open_dataset
 from tator_sdk.formats.dataset import LabelledPicture, enclosing_xyxy
-from tator_sdk.geometry import iou_xyxy
-from tator_sdk.regions import RotatedBox, box_value, encode_rle, region
+from tator_sdk.geometry import RotatedBox, iou_xyxy
+from tator_sdk.regions import box_value, encode_rle, region
 from tator_sdk.studio import open_studio
 from tests.formats.material import same_shape
 from training.starter.names import DISPLAY_NAMES

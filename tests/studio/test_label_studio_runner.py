@@ -23,7 +23,7 @@ from label_studio_sdk import LabelStudio as Client
 from demo.environment import CONSTRAINTS, ENVIRONMENT, VERSION, ensure_environment
 from demo.errors import LabelStudioError
 from demo.label_studio import LabelStudio, StudioSettings
-from demo.tokens import legacy_token, personal_access_token
+from demo.tokens import personal_access_token
 from tator_ml.processes import free_port, stop_group
 from tator_sdk.errors import TatorError
 
@@ -87,6 +87,7 @@ def test_environment_is_made_once_and_anew_where_it_is_half_finished(tmp_path: P
     folder, reports = tmp_path / "environment", list[str]()
     (folder / "bin").mkdir(parents=True)  # as an interrupted venv leaves it
     (folder / "pyvenv.cfg").touch()
+    (folder / "tator-begun").touch()
     ensure_environment(folder, reports.append, wheels)
     assert (folder / "bin" / "label-studio").exists()
     assert any("installing" in report for report in reports)
@@ -106,6 +107,14 @@ def test_environment_refuses_a_folder_with_other_things(tmp_path: Path, wheels: 
     with pytest.raises(LabelStudioError, match="not a virtual environment"):
         ensure_environment(tmp_path / "photos", quiet, wheels)
     assert (tmp_path / "photos" / "holiday.jpg").exists()
+
+
+def test_environment_of_something_else_is_left_alone(tmp_path: Path, wheels: Path) -> None:
+    (tmp_path / "venv" / "bin").mkdir(parents=True)
+    (tmp_path / "venv" / "pyvenv.cfg").touch()
+    with pytest.raises(LabelStudioError, match="made here for Label Studio"):
+        ensure_environment(tmp_path / "venv", quiet, wheels)
+    assert (tmp_path / "venv" / "bin").exists()
 
 
 @pytest.mark.faults
@@ -211,7 +220,6 @@ class TestRunning:
             client = Client(base_url=running.url, api_key=key)
             assert client.users.whoami().email == account.username
             assert client.versions.get().release == VERSION
-        assert legacy_token(running.url, account.username, account.password) == account.token
 
     def test_personal_access_token_is_kept_or_replaced(self, running: LabelStudio) -> None:
         account = running.account

@@ -150,7 +150,7 @@ def settings(tmp_path: Any) -> Settings:
 @pytest.fixture
 def studio(monkeypatch: pytest.MonkeyPatch) -> FakeStudio:
     made = FakeStudio()
-    for module in ("sweep", "tweak.apply", "pushed"):
+    for module in ("sweep", "tweak.apply"):
         monkeypatch.setattr(f"training.{module}.open_studio", lambda _: made)
     monkeypatch.setattr("training.tweak.apply.Annotations.drafted", lambda _, task: set(made.drafts))
 

@@ -8,17 +8,18 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress
 
 from tator_ml import jobs
-from tator_ml.cli.jobs import follow, progress_columns
+from tator_ml.cli.jobs import follow
 from tator_ml.cli.serving import Home, read_settings
 from tator_ml.jobs.connection import living_workers, reached
 from tator_ml.launch import launch
+from tator_sdk.cli.bars import progress_bar
 from tator_sdk.cli.options import EITHER_SPELLING, with_request
 from tator_sdk.errors import TatorError
 from tator_sdk.requests import SegmentationBuild
 from tator_sdk.settings import Settings
+from training.cli.project_job import delete_pushed
 
 BUILD = re.compile(r"polygons-[0-9a-f]{10}")
 
@@ -74,23 +75,11 @@ def undo(
 
     Example: tator polygons undo polygons-0c1d2e3f4a --project 3
     """
-    from tator_sdk.bulk import open_bulk
-
     if not BUILD.fullmatch(name):
         raise TatorError(f"'{name}' is not the whole name of a build, such as polygons-0c1d2e3f4a.")
     settings, console = read_settings(home=home), Console(highlight=False)
-    api = open_bulk(settings)
-    numbers = [one.number for one in api.predictions(project) if one.version.endswith(f"/{name}")]
-    if not numbers:
+    if not delete_pushed(settings, console, name, project, yes):
         console.print(f"Project {project} has no prediction of {name}: nothing was deleted.")
-        return
-    if not yes and not typer.confirm(f"Delete all predictions of {name} in project {project} ({len(numbers)})?"):
-        console.print("Nothing was deleted.")
-        raise typer.Exit(1)
-    with Progress(*progress_columns(), console=console, transient=True) as bars:
-        for number in bars.track(numbers, description="deleting"):
-            api.delete(f"/api/predictions/{number}/")
-    console.print(f"Predictions deleted from project {project}: {len(numbers)} of {name}; annotations stay.")
 
 
 def _living(settings: Settings) -> int:
@@ -118,12 +107,7 @@ def _run_here(settings: Settings, console: Console, request: SegmentationBuild) 
     from training.job import LocalJob
     from training.segmentation.build import build as run
 
-    with Progress(*progress_columns(), console=console, transient=True) as bars:
-        bar = bars.add_task("starting", total=None)
-
-        def progress(done: int, total: int, what: str) -> None:
-            bars.update(bar, description=what, completed=done, total=total or None)
-
+    with progress_bar(console, "starting") as progress:
         # named after the request, so that the same command finds what it had done
         return run(request, settings, LocalJob(settings, f"{request.build}-here", progress))
 

@@ -5,23 +5,21 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import typer
 from pydantic import ValidationError
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import Progress
 
-from tator_ml.cli.jobs import follow, progress_columns, refuse_while_open, worker_lives
+from tator_ml.cli.jobs import follow, refuse_while_open, worker_lives
 from tator_ml.launch import is_for, launch
+from tator_sdk.cli.bars import progress_bar
 from tator_sdk.cli.options import option_name
 from tator_sdk.errors import TatorError
 from tator_sdk.requests import JobRequest
 from tator_sdk.settings import Settings
-from training.pushed import Watch, delete_predictions, predictions_of
+from training.pushed import delete_predictions, predictions_of
 
 Request = TypeVar("Request", bound=JobRequest)
 Report = dict[str, Any]
@@ -97,14 +95,7 @@ class ProjectJob:
 
         job_id = f"{self._kind}-{self._project}-here-{secrets.token_hex(4)}"
         try:
-            with Progress(
-                *progress_columns(), console=self._console, transient=True, disable=not self._console.is_terminal
-            ) as bars:
-                bar = bars.add_task("starting", total=None)
-
-                def progress(done: int, total: int, what: str) -> None:
-                    bars.update(bar, description=escape(what), completed=done, total=total or None)
-
+            with progress_bar(self._console, "starting") as progress:
                 return work(LocalJob(self._settings, job_id, progress))
         except (KeyboardInterrupt, TatorError):
             if changed(job_id):
@@ -177,15 +168,7 @@ def delete_pushed(settings: Settings, console: Console, job_id: str, project: in
     if not yes and not typer.confirm(f"Delete all predictions of {job_id} in project {project} ({len(numbers)})?"):
         console.print("Nothing was deleted.")
         raise typer.Exit(1)
-    with watched(console, "deleting") as watch:
+    with progress_bar(console, "deleting") as watch:
         delete_predictions(settings, numbers, watch)
     console.print(f"Predictions deleted from project {project}: {len(numbers)} of {job_id}; annotations stay.")
     return True
-
-
-@contextmanager
-def watched(console: Console, what: str) -> Iterator[Watch]:
-    """A progress bar, handed out as what it is told by."""
-    with Progress(*progress_columns(), console=console, transient=True, disable=not console.is_terminal) as bars:
-        bar = bars.add_task(what, total=None)
-        yield lambda done, total: bars.update(bar, completed=done, total=total)

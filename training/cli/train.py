@@ -21,6 +21,7 @@ from tator_ml.launch import launch
 from tator_ml.reports import part, rows
 from tator_sdk.cli.options import EITHER_SPELLING, with_request
 from tator_sdk.errors import TatorError
+from tator_sdk.files import write_durably
 from tator_sdk.requests import HeadTraining
 from tator_sdk.settings import Settings
 from training.cli.working import INTERRUPTED, WHERE, Detach, DryRun, Here, Verbose, foreground, worker_answers
@@ -213,12 +214,12 @@ def _finish(
 
 def _write(entry: HeadEntry, folder: Path) -> None:
     """Copy a head out of the registry, in an order in which a crash leaves none that loads and is wrong."""
-    from tator_ml.engine.head import METADATA_FILE, WEIGHTS_FILE, write_whole
+    from tator_ml.engine.head import METADATA_FILE, WEIGHTS_FILE
     from tator_ml.learning.registry import REPORT_FILE
 
     folder.mkdir(parents=True, exist_ok=True)
     for name in (WEIGHTS_FILE, METADATA_FILE, REPORT_FILE):
-        write_whole(folder / name, (entry.folder / name).read_bytes())
+        write_durably(folder / name, (entry.folder / name).read_bytes())
 
 
 def _show(entry: HeadEntry, active: bool, project: int | None, console: Console, verbose: bool) -> None:

@@ -6,8 +6,9 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from tator_sdk.cli.bars import progress_bar
 from tator_sdk.settings import Settings
-from training.cli.project_job import checked_id, delete_pushed, project_of, watched
+from training.cli.project_job import checked_id, delete_pushed, project_of
 from training.tweak.apply import CHANGES_FILE, record_of
 from training.tweak.undo import restore
 
@@ -40,7 +41,7 @@ def _restore(settings: Settings, console: Console, job_id: str, count: int, yes:
     if not yes and not typer.confirm(f"Put the boxes of {count} annotations back to where {job_id} found them?"):
         console.print("Nothing was changed.")
         raise typer.Exit(1)
-    with watched(console, "restoring") as watch:
+    with progress_bar(console, "restoring") as watch:
         undone = restore(settings, settings.home / "jobs" / job_id, watch)
     there = f"; stood so already: {undone.there}" if undone.there else ""
     console.print(f"Annotations restored: {undone.restored}{there}.")

@@ -8,13 +8,13 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from tator_ml import jobs
 from tator_ml.cli.jobs import follow
 from tator_ml.cli.serving import Home, read_settings
 from tator_ml.jobs.connection import living_workers, reached
 from tator_ml.launch import launch
+from tator_sdk.cli.bars import progress_bar
 from tator_sdk.errors import TatorError
 from tator_sdk.requests import WarmUp
 from tator_sdk.settings import Settings
@@ -73,13 +73,7 @@ def _run_here(settings: Settings, console: Console, request: WarmUp) -> dict[str
     from training.job import LocalJob
     from training.warm import warm as run
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as bars:
-        bar = bars.add_task("starting", total=None)
-
-        def progress(done: int, total: int, what: str) -> None:
-            bars.update(bar, description=what, completed=done, total=total or None)
-
+    with progress_bar(console, "starting") as progress:
         return run(request, settings, LocalJob(settings, f"warm-{request.project}-{secrets.token_hex(4)}", progress))
 
 

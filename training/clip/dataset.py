@@ -20,7 +20,6 @@ from tator_ml.learning.embeddings import ImageBox
 from tator_ml.learning.examples import Examples, revision
 from tator_ml.learning.stores import example_store
 from tator_sdk.annotations import addresses_of, labelled_boxes
-from tator_sdk.errors import TatorError
 from tator_sdk.formats.dataset import enclosing_xyxy
 from tator_sdk.formats.yolo import YoloReader
 from tator_sdk.geometry import Xyxy, area_xyxy
@@ -33,10 +32,6 @@ log = logging.getLogger(__name__)
 
 BACKGROUND = "(none of these)"
 BACKGROUND_OVERLAP = 0.1  # of an empty place, that any one labelled box may cover
-
-
-class NothingToLearn(TatorError):
-    """There are too few examples; the message says what to label."""
 
 
 @dataclass(frozen=True)

@@ -102,20 +102,9 @@ def learn(
     features, truth = examples.embeddings[train], labels[train]
     seen, answer = examples.embeddings[test], labels[test]
     options = Options(request.solver, request.inverse_regularization, request.max_iter, request.tolerance, request.seed)
-    weights = class_weights(truth, len(classes), request.class_weight)
-    curve = _Curve(trace, features, truth, seen, answer)
-    linear = fit(features, truth, len(classes), options, weights, watch=curve if trace else None)
-    if linear.note:
-        notes.append(linear.note)
-    if not linear.converged:
-        notes.append(f"the fit stopped after {linear.iterations} iterations without converging; raise max_iter")
-    mined = 0
-    if request.hard_example_mining:
-        hard = hard_examples(softmax(linear.logits(features), axis=1), truth, request)
-        mined = int((hard > 1).sum())
-        weights = weights * hard
-        again = replace(options, max_iter=mining_iterations(request.max_iter))
-        linear = fit(features, truth, len(classes), again, weights, linear, curve if trace else None)
+    curve = _Curve(trace, features, truth, seen, answer) if trace else None
+    linear, weights, mined, said = _fit(features, truth, len(classes), options, request, curve)
+    notes += said
 
     recipe = CropRecipe(request.crop_margin, request.crop_square)
     head = Head(
@@ -143,6 +132,29 @@ def learn(
         "precision_reached": silence.reached,
     }
     return Learned(head, held_out, used, metrics, notes)
+
+
+def _fit(
+    features: NDArray[np.float32], truth: NDArray[np.int64], classes: int, options: Options, request: HeadTraining,
+    curve: _Curve | None,
+) -> tuple[Linear, NDArray[np.float64], int, list[str]]:  # fmt: skip
+    """Fit, and where it is asked for once more with hard examples counting more.
+
+    Returns:
+        The fit, the examples' weights, how many count more, and what else there is to know, in sentences.
+    """
+    weights = class_weights(truth, classes, request.class_weight)
+    linear = fit(features, truth, classes, options, weights, watch=curve)
+    notes = [linear.note] if linear.note else []
+    if not linear.converged:
+        notes.append(f"the fit stopped after {linear.iterations} iterations without converging; raise max_iter")
+    if not request.hard_example_mining:
+        return linear, weights, 0, notes
+    hard = hard_examples(softmax(linear.logits(features), axis=1), truth, request)
+    weights = weights * hard
+    again = replace(options, max_iter=mining_iterations(request.max_iter))
+    linear = fit(features, truth, classes, again, weights, linear, curve)
+    return linear, weights, int((hard > 1).sum()), notes
 
 
 def _fitted(linear: Linear, features: NDArray[np.float32], truth: NDArray[np.int64], classes: int) -> dict[str, Any]:

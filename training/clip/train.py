@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from tator_ml.engine.client import EngineAway
+from tator_ml.engine.client import EngineAway, EngineClient
 from tator_ml.engine.crops import CropRecipe
 from tator_ml.engine.head import Head, HeadError
 from tator_ml.engine.messages import Busy, EngineError
-from tator_ml.engine.routing import open_engines
+from tator_ml.engine.routing import RoutedEngines, open_engines
 from tator_ml.images.store import ImageStore
 from tator_ml.learning.embedder import Computes, Embedder, Embeddings, LocalEncoder
 from tator_ml.learning.registry import HeadEntry, HeadRegistry, RegistryError
@@ -60,8 +60,17 @@ def train(request: HeadTraining, settings: Settings, job: Job, computes: Compute
     if not dataset.items:
         raise TooFewExamples("There is no labelled box to learn from; label a few objects and train again.")
     dataset = with_background(dataset, request.background, request.seed)
+    with ExitStack() as ends:
+        if computes is None:
+            computes = ends.enter_context(open_encoder(settings, store, request.device))
+        return _train(request, settings, job, dataset, computes, begun)
+
+
+def _train(
+    request: HeadTraining, settings: Settings, job: Job, dataset: Dataset, computes: Computes, begun: float
+) -> dict[str, Any]:
+    """See :func:`train`; what to learn from has been read."""
     encoder_name = request.encoder or settings.encoder
-    computes = computes or find_encoder(settings, store, request.device)
     with closing(embedding_cache(settings)) as cache:
         recipe, patience = CropRecipe(request.crop_margin, request.crop_square), settings.engine_patience_seconds
         kept_in = cache if request.cache else None
@@ -144,16 +153,21 @@ def usual_areas(learned: Learned, items: Sequence[Item], dataset: Dataset) -> tu
     return tuple(min(max(float(np.median(found)), 1e-9), 1.0) for found in shares.values())
 
 
-def find_encoder(settings: Settings, store: ImageStore, device: str | None) -> Computes:
-    """The running engine; where none answers, encoders in this process."""
-    client = open_engines(settings, store)
+@contextmanager
+def open_encoder(settings: Settings, store: ImageStore, device: str | None) -> Iterator[Computes]:
+    """The running engine; where none answers, or a device is asked for, encoders in this process."""
+    with closing(open_engines(settings, store)) as client:
+        if device is None and _is_ready(client):
+            yield client
+            return
+    yield LocalEncoder(store, device or settings.device, settings.image_max_pixels, settings.torch_threads)
+
+
+def _is_ready(client: EngineClient | RoutedEngines) -> bool:
     try:
-        if client.status().ready and device is None:
-            return client
+        return client.status().ready
     except EngineError:
-        pass
-    client.close()
-    return LocalEncoder(store, device or settings.device, settings.image_max_pixels, settings.torch_threads)
+        return False
 
 
 def _embed(embedder: Embedder, dataset: Dataset, job: Job) -> Embeddings:

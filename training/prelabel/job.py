@@ -10,15 +10,16 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from typing import Any, Protocol
 
 from label_config.interface import Interface
-from tator_ml.engine.head import write_whole
 from tator_ml.engine.routing import open_engines
 from tator_ml.images.fetch import ImageFetcher
 from tator_ml.learning.stores import head_registry, image_store, project_choices
 from tator_ml.typed_words import all_or
+from tator_sdk.files import write_durably, write_json
 from tator_sdk.push import Pushed
 from tator_sdk.requests import Prelabel
 from tator_sdk.settings import Settings
@@ -62,23 +63,24 @@ def prelabel(
         TatorError: in a sentence.
     """
     begun = time.monotonic()
+    with ExitStack() as ends:
+        store = image_store(settings)
+        engine = engine or ends.enter_context(closing(open_engines(settings, store, head_registry(settings).files)))
+        fetcher = fetcher or ends.enter_context(closing(ImageFetcher(settings, store)))
+        return _prelabel(request, settings, job, engine, fetcher, begun)
+
+
+def _prelabel(
+    request: Prelabel, settings: Settings, job: Job, engine: Engine, fetcher: Fetches, begun: float
+) -> dict[str, Any]:
     studio, about, interface = project_of(settings, request.project)
-    store = image_store(settings)
-    engine = engine or open_engines(settings, store, head_registry(settings).files)
     request = request.model_copy(update={"prompt": all_or(request.prompt, interface.labels)})
     how = _how(request, settings, job, engine, interface)
-    own = None if fetcher else ImageFetcher(settings, store)
-    try:
-        looking = Looking(how, job, engine, fetcher or own, settings.engine_patience_seconds)  # type: ignore[arg-type]
-        query = None if request.labelled else UNLABELLED
-        looking.look(
-            lambda: selected_tasks(
-                studio, settings.label_studio_url, request.project, request.view, request.tasks, query
-            )
-        )
-    finally:
-        if own is not None:
-            own.close()
+    looking = Looking(how, job, engine, fetcher, settings.engine_patience_seconds)
+    query = None if request.labelled else UNLABELLED
+    looking.look(
+        lambda: selected_tasks(studio, settings.label_studio_url, request.project, request.view, request.tasks, query)
+    )
     path = job.folder / FOUND_FILE
     found = _counted(line for _, line in lines_of(path))
     pushed = Pushed(0, 0, ())
@@ -103,7 +105,7 @@ def prelabel(
         "project_shows": about.model_version,
         "seconds": round(time.monotonic() - begun, 2),
     }
-    write_whole(job.folder / REPORT_FILE, (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode())
+    write_json(job.folder / REPORT_FILE, report)
     for note in report["notes"]:
         job.log(note)
     did = "nothing is pushed" if request.dry_run else f"{pushed.created} predictions pushed"
@@ -131,7 +133,7 @@ def _how(request: Prelabel, settings: Settings, job: Job, engine: Engine, interf
             "head": choices.head,
             "version": version,
         }
-        write_whole(path, json.dumps(plan).encode())
+        write_durably(path, json.dumps(plan).encode())
     return How(request, manners, plan["version"], choices.comparison)
 
 

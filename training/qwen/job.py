@@ -10,10 +10,11 @@ from typing import Any
 from tator_ml.vlm.registry import ADAPTER, WHOLE, QwenEntry, QwenRegistry, RunMetadata, qwen_registry
 from tator_sdk.qwen_request import QwenTraining
 from tator_sdk.settings import Settings
+from training.checkpoints import checkpoints_in
 from training.job import Job, run_job
 from training.qwen.base import MOST_ASPECT
 from training.qwen.compare import compare
-from training.qwen.train import Tuned, checkpoints_in, train
+from training.qwen.train import Tuned, train
 from training.samples import Samples
 from training.source import open_samples
 from training.tuning import (

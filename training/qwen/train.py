@@ -20,8 +20,10 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerContr
 from tator_ml.engine.memory import is_out_of_memory
 from tator_ml.vlm.prompts import DEFAULT_SYSTEM, DEFAULT_TEMPLATE, PromptStyle
 from tator_ml.vlm.registry import ADAPTER, WHOLE, QwenEntry, qwen_registry
+from tator_sdk.files import write_durably
 from tator_sdk.qwen_request import QwenTraining
 from tator_sdk.settings import Settings
+from training.checkpoints import COMPLETE, checkpoints_in, newest_checkpoint, remove_unfinished, step_of
 from training.job import Job
 from training.qwen.base import BaseError, Loaded, checkpoints_gradients, device_of, load_to_train
 from training.qwen.collate import collate
@@ -31,8 +33,6 @@ from training.qwen.evaluate import answers, mean_loss, measure
 from training.qwen.scores import score
 from training.samples import NothingToLearn, Sample, Samples, readable
 
-COMPLETE = "complete"
-"""Marks a checkpoint that was written to its end."""
 EVALUATIONS = "evaluations.json"
 KEPT_CHECKPOINTS = 2
 MOST_POINTS = 500  # of the loss, on a job's curve
@@ -110,6 +110,7 @@ def train(request: QwenTraining, samples: Samples, settings: Settings, job: Job)
         f"classes; {trained:,} of {weights:,} weights learn, {plan.steps} steps of {plan.each} samples on {device}"
     )
     trainer = _trainer(request, samples, measured, loaded, plan, job, device)
+    remove_unfinished(job.folder)  # transformers would count them among those that it keeps
     begun = newest_checkpoint(job.folder)
     if begun is not None:
         job.log(f"going on from step {step_of(begun)}")
@@ -221,7 +222,7 @@ class Watch(TrainerCallback):
         self.evaluations.append(one)
         if self.best() is one:
             self._keep(one)
-        _write_json(job.folder / EVALUATIONS, self.evaluations)
+        write_durably(job.folder / EVALUATIONS, json.dumps(self.evaluations, indent=1).encode())
         shown = {name: one[name] for name in ("map50", "f1", "mean_iou", "label_f1")}
         job.point(step=step, validation_loss=loss, **shown)
         job.log(
@@ -252,27 +253,6 @@ class _Tuner(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         super()._save(output_dir, state_dict)
         (Path(output_dir or str(self.args.output_dir)) / "training_args.bin").unlink(missing_ok=True)
-
-
-def checkpoints_in(folder: Path) -> Path:
-    """Where a job keeps its checkpoints."""
-    return folder / "checkpoints"
-
-
-def step_of(folder: Path) -> int:
-    """The step in the name of a checkpoint."""
-    return int(folder.name.rpartition("-")[2])
-
-
-def newest_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint of a job; those that a kill cut short are removed."""
-    whole = []
-    for path in checkpoints_in(folder).glob("checkpoint-*"):
-        if (path / COMPLETE).exists():
-            whole.append(path)
-        else:
-            shutil.rmtree(path, ignore_errors=True)
-    return max(whole, key=step_of, default=None)
 
 
 def _trainer(
@@ -341,9 +321,3 @@ def _goodness(evaluation: Mapping[str, Any]) -> tuple[float, ...]:
 
 def _ticking(job: Job, step: int, steps: int) -> Any:
     return lambda done, total: job.progress(step, steps, f"measuring: picture {done + 1} of {total}")
-
-
-def _write_json(path: Path, value: object) -> None:
-    partial = path.with_name(f".{path.name}.part")
-    partial.write_text(json.dumps(value, indent=1))
-    partial.replace(path)

@@ -37,11 +37,6 @@ def add_adapter(model: Any, request: Sam3Training, parts: Parts) -> None:
     )
 
 
-def plain_name(name: str) -> str:
-    """A weight's name as it is without an adapter around it."""
-    return name.replace(".base_layer.", ".")
-
-
 def merged(learned: Mapping[str, Tensor], scale: float, base: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """What was learned as weights of the model itself.
 

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tator_sdk.geometry import Outline, Xyxy
+from tator_sdk.geometry import Outline, Xyxy, painting_order
 from training.sam3.forward import Asked
 from training.sam3.losses import Targets
 from training.sam3.phrases import Question
@@ -125,11 +125,10 @@ def rasterised(outline: Outline, size_wh: tuple[int, int], side: int) -> NDArray
     fine = 4
     cells = np.zeros((fine * side,) * 2, np.uint8)
     scale = fine * side / np.array(size_wh, np.float64)
-    for rings, value in ((outline.parts, 1), (outline.holes, 0)):
-        for ring in rings:
-            # OpenCV's pixel n spans n - 0.5 to n + 0.5 of its coordinates, ours n to n + 1; an eighth bit is enough
-            points = np.round((ring * scale - 0.5) * 256).astype(np.int32)
-            cv2.fillPoly(cells, [points], value, shift=8)
+    for ring, filled in painting_order(outline):
+        # OpenCV's pixel n spans n - 0.5 to n + 0.5 of its coordinates, ours n to n + 1; an eighth bit is enough
+        points = np.round((ring * scale - 0.5) * 256).astype(np.int32)
+        cv2.fillPoly(cells, [points], int(filled), shift=8)
     return np.asarray(cells.reshape(side, fine, side, fine).mean((1, 3)), np.float32)
 
 

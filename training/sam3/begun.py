@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tator_ml.engine.head import write_whole
 from tator_ml.sam3.registry import MODEL, Sam3Metadata
+from tator_sdk import files
 from tator_sdk.errors import TatorError
 from tator_sdk.sam3_request import Sam3Training
 from tator_sdk.settings import Settings
 
 FILE, LOCK = "training.json", ".training"
-
-
-class Busy(TatorError):
-    """Another process does the same training; the message says so."""
+PATIENCE_SECONDS = 2.0  # who only asks whether a training runs holds its lock for a moment
 
 
 @dataclass(frozen=True)
@@ -51,7 +47,7 @@ class Begun:
 
     def write(self, folder: Path) -> None:
         """Keep it in a job's folder."""
-        write_whole(folder / FILE, json.dumps(asdict(self)).encode())
+        files.write_durably(folder / FILE, json.dumps(asdict(self)).encode())
 
     @classmethod
     def read(cls, folder: Path) -> Begun:
@@ -94,29 +90,26 @@ class Begun:
         )
 
 
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path) -> AbstractContextManager[None]:
     """Let one process at a time train in a job's folder; the lock goes with the process, however it ends.
 
     Raises:
-        Busy: another one does.
+        TatorError: another one does, from the context's begin.
     """
-    with (folder / LOCK).open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise Busy(f"Another process does this training already, in {folder}; wait for it or end it.") from None
-        yield
+    busy = f"Another process does this training already, in {folder}; wait for it or end it."
+    return files.alone(folder / LOCK, busy, PATIENCE_SECONDS)
 
 
 def is_training(folder: Path) -> bool:
     """Whether a process of this host trains in a job's folder."""
+    if not folder.is_dir():
+        return False
     try:
-        with alone(folder):
+        with files.alone(folder / LOCK, "It trains."):
             return False
-    except Busy:
+    except TatorError:
         return True
-    except OSError:  # the folder is not there, or may not be written
+    except OSError:  # the folder may not be written
         return False
 
 

@@ -13,10 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from training.checkpoints import COMPLETE, checkpoints_in, whole_checkpoints
 from training.sam3.weights import read_learned, save_learned
 
-COMPLETE = "complete"
-"""Marks a checkpoint that was written to its end."""
 LEARNED, OPTIMIZER, STATE = "learned.safetensors", "optimizer.safetensors", "state.json"
 KEPT = 2
 
@@ -36,21 +35,6 @@ class State:
     evaluations: tuple[Mapping[str, Any], ...]
     replay: tuple[tuple[float, ...], ...]
     resolution: int = 0
-
-
-def checkpoints_in(folder: Path) -> Path:
-    """Where a job keeps its checkpoints."""
-    return folder / "checkpoints"
-
-
-def step_of(folder: Path) -> int:
-    """The step in the name of a checkpoint, or of a folder of best weights."""
-    return int(folder.name.rpartition("-")[2])
-
-
-def newest_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint of a job; what a kill cut short counts for nothing."""
-    return max(_whole(folder), key=step_of, default=None)
 
 
 def write(
@@ -75,7 +59,7 @@ def write(
     (partial / COMPLETE).touch()
     shutil.rmtree(path, ignore_errors=True)
     partial.rename(path)
-    last = sorted(_whole(folder), key=step_of)[-KEPT:]
+    last = whole_checkpoints(folder)[-KEPT:]
     for other in checkpoints_in(folder).iterdir():
         if other not in last:
             shutil.rmtree(other, ignore_errors=True)
@@ -108,10 +92,6 @@ def read_state(path: Path) -> State:
     about = json.loads((path / STATE).read_text())
     replay = tuple(tuple(pair) for pair in about["replay"])
     return State(about["step"], tuple(about["evaluations"]), replay, about["resolution"])
-
-
-def _whole(folder: Path) -> list[Path]:
-    return [path for path in checkpoints_in(folder).glob("checkpoint-*") if (path / COMPLETE).exists()]
 
 
 def _optimizer_tensors(learned: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -18,9 +18,9 @@ from tator_ml.sam3.registry import MODEL, Sam3Entry, Sam3Registry, sam3_registry
 from tator_sdk.errors import TatorError
 from tator_sdk.sam3_request import Sam3Training
 from tator_sdk.settings import Settings
+from training.checkpoints import checkpoints_in
 from training.job import Job, run_job
 from training.sam3.begun import FILE, Begun, alone
-from training.sam3.checkpoints import checkpoints_in
 from training.sam3.compare import compare
 from training.sam3.phrases import phrases_of
 from training.sam3.train import Tuned, is_half, learns_masks, train

@@ -14,11 +14,10 @@ from tator_ml.sam3.registry import MODEL, Sam3Entry, Sam3Registry, sam3_registry
 from tator_sdk.errors import TatorError
 from tator_sdk.sam3_request import Sam3Training
 from tator_sdk.settings import Settings
+from training.checkpoints import checkpoints_in, step_of
 from training.sam3.begun import Begun, trainings
-from training.sam3.checkpoints import LEARNED, STATE, checkpoints_in, read_state, step_of
+from training.sam3.checkpoints import LEARNED, STATE, read_state
 from training.sam3.weights import assemble
-
-UNCOMPARED = "it was promoted by hand, and not compared with the active model"
 
 
 class PromoteError(TatorError):

@@ -112,12 +112,6 @@ def tally(truth: Sequence[Truth], found: Sequence[Found], classes: Sequence[str]
     return _tally(evaluated, labelled, classes, len(answers))
 
 
-def ap50(one: Tally) -> float:
-    """COCO's average precision at IoU 0.5 of a tally, whatever pictures it was put together from."""
-    classes = [column for column in range(len(one.classes)) if one.labelled[:, column].any()]
-    return float(np.mean([_ap50(one, column) for column in classes])) if classes else 0.0
-
-
 def average_precision(right: NDArray[np.bool_], labelled: int) -> float:
     """As ``COCOeval.accumulate`` has it: precision made to fall, read off at 101 recalls.
 
@@ -130,12 +124,6 @@ def average_precision(right: NDArray[np.bool_], labelled: int) -> float:
     precision = np.maximum.accumulate(precision[::-1])[::-1]
     places = np.searchsorted(hits / labelled, np.linspace(0, 1, 101), side="left")
     return float(np.append(precision, 0.0)[np.minimum(places, len(hits))].mean())
-
-
-def _ap50(one: Tally, column: int) -> float:
-    mine = one.column == column
-    order = np.argsort(-one.score[mine], kind="mergesort")
-    return average_precision(one.right[mine][order], int(one.labelled[:, column].sum()))
 
 
 def _evaluated(labels: list[dict[str, Any]], answers: list[dict[str, Any]], pictures: int, classes: int) -> Any:

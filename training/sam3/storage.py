@@ -13,18 +13,12 @@ from tator_ml.jobs.records import OPEN, JobError
 from tator_ml.runs import RunError
 from tator_ml.sam3.registry import MODEL, sam3_registry
 from tator_sdk.settings import Settings
+from training.checkpoints import COMPLETE, checkpoints_in
 from training.sam3.begun import Begun, is_training, trainings
-from training.sam3.checkpoints import COMPLETE, OPTIMIZER, checkpoints_in
+from training.sam3.checkpoints import OPTIMIZER
 
 Scope = Literal["checkpoints", "optimizer", "best", "models", "runs"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
-ABOUT: dict[Scope, str] = {
-    "checkpoints": "weights that a training goes on from, or that are promoted",
-    "optimizer": "what it goes on with besides; promoting needs none of it",
-    "best": "best weights so far of trainings that have not ended well",
-    "models": "whole models of such trainings, not registered yet",
-    "runs": "what `tator models sam3 list` shows",
-}
 HERE = "-here-"
 """In the id of a job that a terminal ran."""
 

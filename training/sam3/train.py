@@ -19,6 +19,7 @@ from accelerate.utils import DistributedDataParallelKwargs, gather_object
 
 from tator_ml.engine.memory import is_out_of_memory
 from tator_sdk.sam3_request import Sam3Training
+from training.checkpoints import newest_checkpoint, step_of
 from training.job import Job, JobCancelled
 from training.sam3 import checkpoints
 from training.sam3.adapter import add_adapter
@@ -190,7 +191,8 @@ class _Training:
         self.step = state.step
         replay = Replay(request.replay, request.replay_burn_in, request.replay_kept, request.seed, state.replay)
         self._loop = Loop(module, self._optimizer, draws, replay, request, accelerator, self.plan.steps, self._half)
-        self.watch = Watch(self._job, request.patience, state.evaluations, state.step)
+        main = accelerator.is_main_process
+        self.watch = Watch(self._job, request.patience, state.evaluations, state.step, writes=main)
         trained, weights = self.counts()
         self._job.log(
             f"{len(pictures)} pictures to learn from, {len(self._samples.held_out)} held out, "
@@ -201,10 +203,10 @@ class _Training:
 
     def _taken_up(self) -> checkpoints.State:
         """The newest checkpoint's state, its weights in place; that of a beginning where there is none."""
-        begun = checkpoints.newest_checkpoint(self._job.folder)
+        begun = newest_checkpoint(self._job.folder)
         if begun is None:
             return checkpoints.State(0, (), ())
-        self._job.log(f"going on from step {checkpoints.step_of(begun)}")
+        self._job.log(f"going on from step {step_of(begun)}")
         return checkpoints.read(begun, self.learned, self._optimizer)
 
     def counts(self) -> tuple[int, int]:

@@ -10,8 +10,9 @@ from typing import Any
 
 from torch import nn
 
+from training.checkpoints import step_of
 from training.job import Job
-from training.sam3.checkpoints import LEARNED, step_of
+from training.sam3.checkpoints import LEARNED
 from training.sam3.scores import Scores
 from training.sam3.weights import save_learned
 
@@ -26,7 +27,9 @@ class Watch:
         evaluations: in order: step, round and figures.
     """
 
-    def __init__(self, job: Job, patience: int, evaluations: Sequence[Mapping[str, Any]], step: int) -> None:
+    def __init__(
+        self, job: Job, patience: int, evaluations: Sequence[Mapping[str, Any]], step: int, writes: bool = True
+    ) -> None:
         """Prepare, and forget what lies beyond a step: it will be done again.
 
         Args:
@@ -34,11 +37,14 @@ class Watch:
             patience: evaluations without progress; 0 for any number.
             evaluations: up to the step.
             step: of the optimiser, that were done.
+            writes: the curve; of several processes one does.
         """
         self.evaluations = [dict(one) for one in evaluations]
         self._job = job
         self._patience = patience
         self._curve = job.folder / CURVE
+        if not writes:
+            return
         lines = self._curve.read_text().splitlines() if self._curve.exists() else []
         kept = [line for line in lines if _step(line) <= step]
         self._curve.write_text("".join(f"{line}\n" for line in kept))

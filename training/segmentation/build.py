@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -90,9 +90,10 @@ def build(
                 f"{output} is there already, made by the same build; choose another --output to repeat it."
             )
     store = image_store(settings)
-    with closing(open_source(request, settings, store)) as source:
+    with ExitStack() as ends:
+        source = ends.enter_context(closing(open_source(request, settings, store)))
         _refuse(request, source, output)
-        engine = engine or open_engines(settings, store)
+        engine = engine or ends.enter_context(closing(open_engines(settings, store)))
         work = _Work(request, settings, job, source, store, engine, results)
         made = work.shard()
         report: dict[str, Any] = {"build": request.build, "shard": request.shard, "shards": request.shards, **made}
@@ -223,6 +224,8 @@ class _Work:
             name = project_choices(settings).get(request.project).clicks_by
         self._segmenter = name
         self._version = ""
+        # of this attempt only: a picture's server that was away for a moment is asked again by the next one
+        self._unreadable: dict[str, dict[str, Any]] = {}
 
     def shard(self) -> dict[str, int]:
         """Segment the shard's pictures, a bounded number at once."""
@@ -261,21 +264,23 @@ class _Work:
 
     def _result(self, picture: SourcePicture) -> dict[str, Any]:
         """What is made of a picture, made now unless it was before."""
-        kept = self._results.get(picture.key)
+        kept = self._results.get(picture.key) or self._unreadable.get(picture.key)
         if kept is not None:
             return kept
         try:
             image = self._source.image(picture)
             made = trace(self._engine, self._request, self._segmenter, image, picture.drawn)
-            result: dict[str, Any] = {"image": image, "made": [one.dump() for one in made]}
         except ImageError as error:
-            result = {"unreadable": str(error)}
+            self._unreadable[picture.key] = {"unreadable": str(error)}
+            return self._unreadable[picture.key]
+        result: dict[str, Any] = {"image": image, "made": [one.dump() for one in made]}
         self._results.put(picture.key, result)
         return result
 
     def finish(self, output: Path) -> dict[str, Any]:
         """Write the data set and push it; each of the two only once."""
         request, tally = self._request, Tally()
+        self._unreadable.clear()  # … and once more before the data set is written without it
         self._version = str(patiently(lambda: self._engine.segmenter_version(self._segmenter)))
         version = f"{self._version}/{request.build}"
         about: dict[str, Any] = {"output": str(output), "segmenter": self._version, "pushed": 0, "already_there": 0}

@@ -10,8 +10,8 @@ import numpy as np
 
 from label_config.interface import Control, Interface
 from tator_sdk.errors import TatorError
-from tator_sdk.geometry import Ring
-from tator_sdk.regions import Region, RotatedBox, box_value, region
+from tator_sdk.geometry import Ring, RotatedBox
+from tator_sdk.regions import Region, box_value, labelled_regions
 from training.segmentation.source import SourcePicture
 from training.segmentation.trace import Traced
 
@@ -34,7 +34,7 @@ def output_of(interface: Interface, image_name: str, oriented: bool) -> Control:
 def regions_of(picture: SourcePicture, made: Sequence[Traced], interface: Interface, oriented: bool) -> list[Region]:
     """The regions of one picture; a part each, as Label Studio's polygons have one ring and no holes."""
     output = output_of(interface, picture.image_name, oriented)
-    regions = []
+    regions: list[Region] = []
     for number, one in enumerate(made):
         label = picture.drawn[one.drawn].label
         named = label if label in {each.value for each in output.labels} else interface.find_label(output, label)
@@ -42,23 +42,18 @@ def regions_of(picture: SourcePicture, made: Sequence[Traced], interface: Interf
             continue
         for part, value in enumerate(_values(one, picture.size_wh)):
             about = f"{picture.task}:{picture.image_name}:{picture.item_index}:{number}:{part}"
-            written = region(
-                region_id=hashlib.sha256(about.encode()).hexdigest()[:10],
-                from_name=output.name,
-                to_name=picture.image_name,
-                result_type=output.result_type,
-                value=value,
-                labels=[named],
-                size_wh=picture.size_wh,
+            written = labelled_regions(
+                output,
+                picture.image_name,
+                hashlib.sha256(about.encode()).hexdigest()[:10],
+                value,
+                [named],
+                picture.size_wh,
                 score=one.quality,
                 info=[f"box kept: {one.kept}"] if one.kept else [],
             )
-            if picture.item_index:
-                written["item_index"] = picture.item_index
-            regions.append(written)
-            if output.labels_from not in (None, output.name):  # a plain <Polygon> with <Labels> beside it
-                label_value = {**value, "labels": [named]}
-                regions.append({**written, "from_name": output.labels_from, "type": "labels", "value": label_value})
+            place = {"item_index": picture.item_index} if picture.item_index else {}
+            regions += [{**each, **place} for each in written]
     return regions
 
 

@@ -9,7 +9,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import unquote, urlsplit
 
 from label_config.errors import LabelConfigError
 from label_config.interface import Interface
@@ -21,6 +20,7 @@ from tator_sdk.formats import open_dataset
 from tator_sdk.formats.dataset import Outline, enclosing_xyxy
 from tator_sdk.geometry import Xyxy
 from tator_sdk.images import ImageError
+from tator_sdk.picture_addresses import address_name
 from tator_sdk.requests import SegmentationBuild
 from tator_sdk.settings import Settings
 from tator_sdk.studio import LABELLED, open_studio, sentences
@@ -244,16 +244,8 @@ class Project:
                 self.notes.append(f"Task {found.task} has no picture for the tag '{place[0]}'.")
                 continue
             drawn = tuple(Drawn(box.label, box.xyxy) for box in boxes)
-            name = f"{found.task}-{_file_name(address)}"
+            name = f"{found.task}-{address_name(address) or 'picture.png'}"
             yield SourcePicture(name, boxes[0].size_wh, drawn, "", None, address, found.task, *place)
-
-
-def _file_name(address: str) -> str:
-    if address.startswith("data:"):
-        return "picture.png"
-    parts = urlsplit(address)
-    named = parts.query.rpartition("d=")[2] if "d=" in parts.query else parts.path
-    return unquote(named).rpartition("/")[2] or "picture.jpg"
 
 
 def count_boxes(source: Source) -> tuple[int, int]:

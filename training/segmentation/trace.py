@@ -12,9 +12,9 @@ import numpy as np
 from tator_ml.engine.client import EngineAway
 from tator_ml.engine.masks import BoxMask, SegmentAsk, Segmented
 from tator_ml.engine.messages import Busy
-from tator_sdk.geometry import MaskArray, Outline, Ring, Xyxy, largest_component
+from tator_sdk.geometry import MaskArray, Outline, Ring, RotatedBox, Xyxy, largest_component
 from tator_sdk.polygons import outline_of_mask
-from tator_sdk.regions import RotatedBox, rotated_box_of_mask
+from tator_sdk.regions import rotated_box_of_mask
 from tator_sdk.requests import SegmentationBuild
 from training.segmentation.source import Drawn
 

@@ -21,7 +21,7 @@ from tator_sdk.formats.write_coco import geometry_of
 from tator_sdk.formats.write_yolo import EMPTY, LEAST_SIDE, MOVED, UNKNOWN, ring_of, write_labelmap
 from tator_sdk.formats.writing import DatasetWriter, Images, written_by_tator
 from tator_sdk.formats.yolo_lines import write_line
-from tator_sdk.regions import RotatedBox
+from tator_sdk.geometry import RotatedBox
 
 COCO_FILE, SAM3_FILE, KEPT_FILE = "_annotations.coco.json", "sam3_dataset.json", "kept_boxes.json"
 SPLITS = ("train", "val")

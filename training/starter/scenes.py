@@ -50,10 +50,6 @@ def _moon() -> Points:
     return np.asarray(np.concatenate([rim, bite]), np.float32)
 
 
-def _gear() -> Points:
-    return _radial([1.0, 1.0, 0.68, 0.68] * 8, turn=0.0)
-
-
 def _cross(arm: float = 0.34) -> Points:
     a = arm
     corners = [(-a, -1), (a, -1), (a, -a), (1, -a), (1, a), (a, a), (a, 1), (-a, 1), (-a, a)]

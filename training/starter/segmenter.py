@@ -131,15 +131,21 @@ def make_batch(pack: ScenePack, seed: int, step: int) -> Batch:
 
 def batches(pack: ScenePack, seed: int, first: int, last: int) -> Iterator[Batch]:
     """Batches of steps first..last-1, made one thread ahead."""
-    ready: queue.Queue[Batch] = queue.Queue(maxsize=4)
+    ready: queue.Queue[Batch | BaseException] = queue.Queue(maxsize=4)
 
     def fill() -> None:
-        for step in range(first, last):
-            ready.put(make_batch(pack, seed, step))
+        try:
+            for step in range(first, last):
+                ready.put(make_batch(pack, seed, step))
+        except BaseException as error:  # whoever waits for the batch would wait for ever
+            ready.put(error)
 
     threading.Thread(target=fill, daemon=True).start()
     for _ in range(first, last):
-        yield ready.get()
+        made = ready.get()
+        if isinstance(made, BaseException):
+            raise made
+        yield made
 
 
 def mask_loss(logits: Tensor, quality: Tensor, target: Tensor) -> Tensor:

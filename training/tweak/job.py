@@ -10,15 +10,17 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack, closing
 from typing import Any, Protocol
 
 from label_config.interface import Interface
 from tator_ml.asking import AnswersAsks
-from tator_ml.engine.head import write_whole
 from tator_ml.engine.routing import open_engines
 from tator_ml.images.fetch import ImageFetcher
+from tator_ml.images.store import ImageStore
 from tator_ml.learning.stores import head_registry, image_store, project_choices
 from tator_ml.standing import class_named
+from tator_sdk.files import write_durably, write_json
 from tator_sdk.push import Pushed
 from tator_sdk.requests import Tweak
 from tator_sdk.settings import Settings
@@ -62,20 +64,23 @@ def tweak(
         TatorError: in a sentence.
     """
     begun = time.monotonic()
+    with ExitStack() as ends:
+        store = image_store(settings)
+        engine = engine or ends.enter_context(closing(open_engines(settings, store, head_registry(settings).files)))
+        fetcher = fetcher or ends.enter_context(closing(ImageFetcher(settings, store)))
+        return _tweak(request, settings, job, engine, fetcher, store, begun)
+
+
+def _tweak(
+    request: Tweak, settings: Settings, job: Job, engine: Engine, fetcher: Fetches, store: ImageStore, begun: float
+) -> dict[str, Any]:
     studio, about, interface = project_of(settings, request.project)
-    store = image_store(settings)
-    engine = engine or open_engines(settings, store, head_registry(settings).files)
     plan = _plan(request, settings, job, engine, interface)
     how = How(request, interface, plan["classes"], plan["segmenter"], plan["head"], plan["version"])
-    own = None if fetcher else ImageFetcher(settings, store)
-    try:
-        looking = Looking(how, job, engine, fetcher or own, settings.engine_patience_seconds)  # type: ignore[arg-type]
-        looking.look(
-            lambda: selected_tasks(studio, settings.label_studio_url, request.project, request.view, request.tasks)
-        )
-    finally:
-        if own is not None:
-            own.close()
+    looking = Looking(how, job, engine, fetcher, settings.engine_patience_seconds)
+    looking.look(
+        lambda: selected_tasks(studio, settings.label_studio_url, request.project, request.view, request.tasks)
+    )
     found = Report.of((line for _, line in lines_of(job.folder / FOUND_FILE)), request.pictures)
     pushed, written = Pushed(0, 0, ()), Written()
     if request.in_place and not request.dry_run:
@@ -103,7 +108,7 @@ def tweak(
         "project_shows": about.model_version,
         "seconds": round(time.monotonic() - begun, 2),
     }
-    write_whole(job.folder / REPORT_FILE, (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode())
+    write_json(job.folder / REPORT_FILE, report)
     for note in found.notes:
         job.log(note)
     job.log(_summary(report))
@@ -135,7 +140,7 @@ def _plan(request: Tweak, settings: Settings, job: Job, engine: Engine, interfac
     if request.classify:
         version = engine.status().version_with(head, segmenter)
     plan = {"segmenter": segmenter, "head": head, "version": f"{version}/{job.id}", "classes": classes}
-    write_whole(path, json.dumps(plan).encode())
+    write_durably(path, json.dumps(plan).encode())
     return plan
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from PIL import Image, ImageDraw
 
 from tator_ml.images.decode import ImageError, decode_image
 from tator_ml.images.store import ImageStore
+from tator_sdk.files import write_durably
 from tator_sdk.geometry import Xyxy
 
 SHEET_FILE = "moved.png"
@@ -54,9 +56,10 @@ def draw_sheet(boxes: Sequence[dict[str, Any]], store: ImageStore, max_pixels: i
     sheet = Image.new("RGB", (columns * wide + GAP, rows * high + GAP), "black")
     for index, tile in enumerate(tiles):
         sheet.paste(tile, (GAP + index % columns * wide, GAP + index // columns * high))
-    part = folder / f"{SHEET_FILE}.part"
-    sheet.save(part, "PNG")
-    return part.replace(folder / SHEET_FILE)
+    stream = io.BytesIO()
+    sheet.save(stream, "PNG")
+    write_durably(folder / SHEET_FILE, stream.getvalue())
+    return folder / SHEET_FILE
 
 
 def _tile(picture: Image.Image, box: dict[str, Any]) -> Image.Image:
