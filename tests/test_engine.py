@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -244,3 +246,58 @@ def test_models_that_cannot_be_loaded_are_said(settings: Settings, store: ImageS
 def test_tcp_needs_a_key(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="TATOR_ENGINE_KEY"):
         EngineServer(Settings(home=tmp_path, engine_address="127.0.0.1:0"), lambda: None)  # type: ignore[arg-type,return-value]
+
+
+def test_a_living_engine_keeps_its_socket(server: EngineServer, settings: Settings, store: ImageStore) -> None:
+    with pytest.raises(EngineError, match="--address"):
+        EngineServer(settings, lambda: None)  # type: ignore[arg-type,return-value]
+    client = EngineClient(settings, store)
+    assert client.status().error is None
+    client.close()
+
+
+def test_a_socket_that_a_crash_left_is_replaced(settings: Settings, store: ImageStore) -> None:
+    path = settings.home / "run" / "engine.sock"
+    path.parent.mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX) as line:
+        line.bind(str(path))
+        line.listen()
+    server = EngineServer(settings, lambda: Engine(settings, store, BrightSegmenter(), None))
+    threading.Thread(target=server.serve, daemon=True).start()
+    client = EngineClient(settings, store)
+    assert client.status().error is None
+    client.close()
+    server.close()
+
+
+def test_want_of_descriptors_ends_no_engine(
+    server: EngineServer, settings: Settings, store: ImageStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accept, failed = server._listener.accept, threading.Event()
+
+    def short() -> object:
+        if not failed.is_set():
+            failed.set()
+            raise OSError(errno.EMFILE, "Too many open files")
+        return accept()
+
+    monkeypatch.setattr(server._listener, "accept", short)
+    for _ in range(3):  # the first one comes to the call that waited already
+        client = EngineClient(settings, store)
+        assert client.status().error is None
+        client.close()
+    assert failed.is_set()
+
+
+def test_what_a_job_asks_is_waited_for_and_a_click_is_not(
+    server: EngineServer, settings: Settings, store: ImageStore, segmenter: BrightSegmenter,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("tator_ml.engine.client.GRACE_SECONDS", 0.0)
+    hasty = EngineClient(settings.model_copy(update={"answer_timeout_seconds": 0.3}), store)
+    segmenter.encode_seconds = 1.0
+    job = Ask(store.put(scene_bytes()), (POINT,), lane="batch")
+    assert hasty.answer(job).found[0] is not None
+    with pytest.raises(EngineAway, match="not answered"):
+        hasty.answer(Ask(store.put(scene_bytes(size_wh=(300, 200))), (POINT,)))
+    hasty.close()
