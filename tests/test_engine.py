@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import threading
 import time
@@ -180,6 +181,35 @@ def test_store_is_bounded(tmp_path: Path) -> None:
     names = [store.put(bytes([number]) * 3_000) for number in range(10)]
     assert sum(path.stat().st_size for path in (tmp_path / "images").iterdir()) <= 10_000
     assert store.get(names[-1]) is not None
+
+
+def test_a_store_is_opened_while_others_prune(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = ImageStore(tmp_path, 10**6)
+    gone, stays = store.put(b"a" * 1000), store.put(b"b" * 1000)
+    list_folder = os.scandir
+
+    def listed(folder: Path) -> list[os.DirEntry[str]]:
+        found = list(list_folder(folder))
+        (tmp_path / gone).unlink(missing_ok=True)
+        return found
+
+    monkeypatch.setattr(os, "scandir", listed)
+    assert ImageStore(tmp_path, 10**6)._bytes == 1000 and stays in store
+
+
+def test_a_picture_that_is_pruned_meanwhile_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = ImageStore(tmp_path, 10**6)
+    name = store.put(b"a" * 1000)
+    touch = os.utime
+
+    def pruned(path: Path) -> None:
+        path.unlink()
+        touch(path)
+
+    monkeypatch.setattr(os, "utime", pruned)
+    assert store.get(name) == b"a" * 1000 and store.get(name) is None
+    store.put(b"a" * 1000)
+    assert store.put(b"a" * 1000) == name and name in store
 
 
 # Two processes' worth: server and client over the real socket.
