@@ -20,9 +20,10 @@ from tator_ml.engine.lanes import Lane, Lanes
 from tator_ml.engine.messages import Ask, Busy, EngineError, PackedMask, Prompt, UnknownImage
 from tator_ml.engine.refine import Guard, Segment, objections
 from tator_ml.engine.server import EngineServer
-from tator_ml.engine.warm import Once, WarmImage, WarmImages
+from tator_ml.engine.warm import WarmImage, WarmImages
 from tator_ml.images.decode import ImageError
 from tator_ml.images.store import ImageStore
+from tator_ml.once import Once
 from tator_sdk.settings import Settings
 from tests.wire.conftest import BrightSegmenter, ToyClassifier, scene_bytes
 

@@ -20,9 +20,10 @@ from tator_ml.engine.memory import is_out_of_memory
 from tator_ml.engine.messages import UnknownImage
 from tator_ml.engine.segmenters.base import Embedding, Segmenter
 from tator_ml.engine.store import EmbeddingStore
-from tator_ml.engine.warm import Once, Pixels, WarmImage, WarmImages
+from tator_ml.engine.warm import Pixels, WarmImage, WarmImages
 from tator_ml.images.decode import decode_image
 from tator_ml.images.store import ImageStore
+from tator_ml.once import Once
 
 log = logging.getLogger(__name__)
 
