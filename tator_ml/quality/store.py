@@ -40,6 +40,8 @@ class QualityStore:
     def put(self, project: int, task: int, annotation: Submitted, addresses: Mapping[tuple[str, int], str]) -> None:
         """Take an annotation as it is now, in place of what was known of it; :meth:`judge` is to follow.
 
+        What is on record stays where it is newer: pages of a project are read while webhooks come in.
+
         Args:
             project: Label Studio's number; ``task`` likewise.
             task: that it annotates.
@@ -53,6 +55,9 @@ class QualityStore:
             len(things_of(annotation.result)),
         )  # fmt: skip
         with self.writing() as database:
+            newer = "SELECT 1 FROM annotations WHERE project = ? AND annotation = ? AND updated > ?"
+            if self.rows(newer, (project, annotation.annotation, annotation.updated)):
+                return
             database.execute(
                 "INSERT OR REPLACE INTO annotations (project, annotation, task, annotator, created, updated, "
                 "lead_seconds, parent, result, week, objects) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -98,6 +103,11 @@ class QualityStore:
     def known(self, project: int) -> set[int]:
         """Numbers of the annotations that are on record."""
         return {int(one) for (one,) in self.rows("SELECT annotation FROM annotations WHERE project = ?", (project,))}
+
+    def knows(self, project: int, annotation: int) -> bool:
+        """Whether an annotation is on record."""
+        query = "SELECT 1 FROM annotations WHERE project = ? AND annotation = ?"
+        return bool(self.rows(query, (project, annotation)))
 
     def judge(self, project: int, task: int, suggested: Sequence[Suggested]) -> None:
         """Decide anew what became of the suggestions of a task.
