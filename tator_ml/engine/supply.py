@@ -210,12 +210,16 @@ class Supply:
 
     def _write(self) -> None:
         while (key := self._to_write.get()) is not None:
+            with self._lock:
+                unwritten = self._unwritten.get(key)
+            if unwritten is None:  # encoded twice, and written with the first
+                continue
             try:
-                self._unwritten[key].write()
+                unwritten.write()
             except Exception:  # one embedding that cannot be written must not end the thread
                 log.exception("the embedding of %s could not be written", key[1][:12])
             with self._lock:
-                del self._unwritten[key]
+                self._unwritten.pop(key, None)
 
 
 def _quietly(work: Callable[[], object]) -> None:

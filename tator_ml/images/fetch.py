@@ -8,6 +8,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from tator_ml.images.store import ImageStore
+from tator_ml.once import Once
 from tator_sdk.downloads import PictureSource
 from tator_sdk.images import image_size
 from tator_sdk.settings import Settings
@@ -42,10 +43,13 @@ class ImageFetcher:
         self._store = store
         self._source = PictureSource(settings)
         self._known: OrderedDict[str, _Known] = OrderedDict()
+        self._reading: dict[tuple[str, int | None], Once[_Known]] = {}
         self._lock = threading.Lock()
 
     def fetch(self, address: str, task_id: int | None = None) -> ImageRef:
         """Bring the picture of an address into the store, unless it is known to be there.
+
+        Several who ask at the same time share one download, or its error.
 
         Args:
             address: what the task holds: a path on Label Studio, an URL, ``data:``, or a cloud address.
@@ -64,7 +68,15 @@ class ImageFetcher:
                 return known.ref
         else:
             known = None
-        found = self._read(address, task_id, known)
+        key = (address, task_id)
+        with self._lock:
+            reading = self._reading.setdefault(key, Once(lambda: self._read(address, task_id, known)))
+        try:
+            found = reading()
+        finally:
+            with self._lock:  # a failure is not kept
+                if self._reading.get(key) is reading:
+                    del self._reading[key]
         with self._lock:
             self._known[address] = found
             self._known.move_to_end(address)

@@ -17,7 +17,7 @@ from label_config.reader import read_cached
 from tator_ml.engine.crops import CropRecipe
 from tator_ml.images.fetch import ImageRef
 from tator_ml.launch import launch
-from tator_ml.learning.disagreements import disagreements, prediction
+from tator_ml.quality.disagreements import disagreements, prediction
 from tator_ml.learning.embedder import Computes, Embedder
 from tator_ml.learning.embeddings import EmbeddingCache, ImageBox
 from tator_ml.learning.examples import Examples, revision
