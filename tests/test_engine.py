@@ -22,8 +22,10 @@ from tator_ml.engine.refine import Guard, Segment, objections
 from tator_ml.engine.server import EngineServer
 from tator_ml.engine.warm import WarmImage, WarmImages
 from tator_ml.images.decode import ImageError
+from tator_ml.images.fetch import ImageFetcher
 from tator_ml.images.store import ImageStore
 from tator_ml.once import Once
+from tator_sdk.downloads import Download
 from tator_sdk.settings import Settings
 from tests.wire.conftest import BrightSegmenter, ToyClassifier, scene_bytes
 
@@ -211,6 +213,35 @@ def test_a_picture_that_is_pruned_meanwhile_is_no_error(tmp_path: Path, monkeypa
     assert store.get(name) == b"a" * 1000 and store.get(name) is None
     store.put(b"a" * 1000)
     assert store.put(b"a" * 1000) == name and name in store
+
+
+def test_many_who_ask_for_one_picture_share_its_download(
+    settings: Settings, store: ImageStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetcher, asked, gate = ImageFetcher(settings, store), list[str](), threading.Event()
+
+    def read(address: str, *_: object) -> Download:
+        asked.append(address)
+        assert gate.wait(10)
+        if len(asked) == 1:
+            raise ImageError("It does not answer.")
+        return Download(scene_bytes(), None, None)
+
+    monkeypatch.setattr(fetcher._source, "read", read)
+
+    def fetch(_: int) -> str:
+        try:
+            return fetcher.fetch("/data/a.png", 7).image
+        except ImageError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(8) as pool:
+        found = pool.map(fetch, range(8))
+        time.sleep(0.3)
+        gate.set()
+        assert set(found) == {"It does not answer."} and len(asked) == 1
+        assert len(set(pool.map(fetch, range(8)))) == 1 and len(asked) == 2, "a failure is not kept"
+    fetcher.close()
 
 
 # Two processes' worth: server and client over the real socket.

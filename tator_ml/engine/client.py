@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import queue
 from collections.abc import Callable, Collection, Mapping, Sequence
 from multiprocessing import AuthenticationError
@@ -43,7 +42,6 @@ from tator_ml.engine.wire import (
 from tator_ml.images.store import ImageStore
 from tator_sdk.settings import Settings
 
-log = logging.getLogger(__name__)
 
 Reply = tuple[Any, list[bytes]]
 """JSON value and byte frames."""
