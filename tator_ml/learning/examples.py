@@ -84,10 +84,9 @@ class Examples:
         updated: str,
         boxes: Sequence[LabelledBox],
         addresses: Mapping[tuple[str, int], str],
+        newer_stays: bool = False,
     ) -> None:
         """Take an annotation as it is now, in place of what was known of it: news to learn from.
-
-        What is known stays where it is newer: pages of a project are read while webhooks come in.
 
         Args:
             project: Label Studio's number; ``task`` and ``annotation`` likewise.
@@ -96,12 +95,13 @@ class Examples:
             updated: its ``revision``.
             boxes: its boxes; none is an annotation without objects.
             addresses: of the task's pictures, by image tag and page.
+            newer_stays: it comes from a page of the project, and a webhook may have told of a newer state since.
         """
         with self._writing() as database:
             where = (project, annotation)
-            for (known,) in database.execute(f"SELECT updated {_ANNOTATION}", where):  # noqa: S608
-                if 0 < _moment(updated) < _moment(known):
-                    return
+            known = database.execute(f"SELECT updated {_ANNOTATION}", where).fetchone()  # noqa: S608
+            if newer_stays and known is not None and 0 < _moment(updated) < _moment(known[0]):
+                return
             images = dict(
                 database.execute(
                     "SELECT address, image FROM examples WHERE project = ? AND task = ? AND image IS NOT NULL",
@@ -253,7 +253,7 @@ def revision(updated_at: object, interface: Interface, addresses: Mapping[tuple[
 
 def _moment(revised: str) -> float:
     """When an annotation last changed, seconds since the epoch, as its :func:`revision` says; 0 where it does not."""
-    return epoch_of(revised.partition(" ")[0])
+    return epoch_of(revised.rpartition(" ")[0])
 
 
 def _note(database: sqlite3.Connection, project: int, annotations: Sequence[int], unread: bool = False) -> None:

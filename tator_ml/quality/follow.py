@@ -226,7 +226,7 @@ def _read_task(
         if prediction.get("id") in parents:
             keep_prediction(store, project, {**prediction, "task": number})
     for one in submitted:
-        store.put(project, number, one, addresses)
+        store.put(project, number, one, addresses, newer_stays=True)
     store.judge(project, number, suggestions.objects_of(project, number))
     return {one.annotation for one in submitted}
 

@@ -37,16 +37,22 @@ class QualityStore:
         self._lock = threading.RLock()
         self._database = open_shared(path, SCHEMA)
 
-    def put(self, project: int, task: int, annotation: Submitted, addresses: Mapping[tuple[str, int], str]) -> None:
+    def put(
+        self,
+        project: int,
+        task: int,
+        annotation: Submitted,
+        addresses: Mapping[tuple[str, int], str],
+        newer_stays: bool = False,
+    ) -> None:
         """Take an annotation as it is now, in place of what was known of it; :meth:`judge` is to follow.
-
-        What is on record stays where it is newer: pages of a project are read while webhooks come in.
 
         Args:
             project: Label Studio's number; ``task`` likewise.
             task: that it annotates.
             annotation: as submitted.
             addresses: of the task's pictures, by image tag and page.
+            newer_stays: it comes from a page of the project, and a webhook may have told of a newer state since.
         """
         slim = [_slim(item) for item in annotation.result if isinstance(item, Mapping)]
         row = (
@@ -56,7 +62,7 @@ class QualityStore:
         )  # fmt: skip
         with self.writing() as database:
             newer = "SELECT 1 FROM annotations WHERE project = ? AND annotation = ? AND updated > ?"
-            if self.rows(newer, (project, annotation.annotation, annotation.updated)):
+            if newer_stays and self.rows(newer, (project, annotation.annotation, annotation.updated)):
                 return
             database.execute(
                 "INSERT OR REPLACE INTO annotations (project, annotation, task, annotator, created, updated, "

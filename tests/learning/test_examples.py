@@ -87,10 +87,12 @@ def test_a_newer_state_stays_whatever_a_page_says(examples: Examples) -> None:
     new, old = "2026-11-22T19:41:11.323126Z 12ab", "2026-11-22T19:41:11.323125Z 34cd"
     examples.put(1, 7, 70, old, [labelled("r", "Car")], ADDRESSES)
     examples.put(1, 7, 70, new, [labelled("r", "Van")], ADDRESSES)
-    examples.put(1, 7, 70, old, [labelled("r", "Car")], ADDRESSES)
+    examples.put(1, 7, 70, old, [labelled("r", "Car")], ADDRESSES, newer_stays=True)
     assert [one.label for one in examples.of_project(1)] == ["Van"] and examples.known(1) == {70: new}
-    examples.put(1, 7, 70, new.replace("12ab", "56ef"), [labelled("r", "Bus")], ADDRESSES)
+    examples.put(1, 7, 70, new.replace("12ab", "56ef"), [labelled("r", "Bus")], ADDRESSES, newer_stays=True)
     assert [one.label for one in examples.of_project(1)] == ["Bus"], "the configuration changed, the annotation did not"
+    examples.put(1, 7, 70, old, [labelled("r", "Car")], ADDRESSES)
+    assert [one.label for one in examples.of_project(1)] == ["Car"], "a webhook is right, whatever the clock says"
     assert examples.knows(1, 70) and not examples.knows(1, 71)
 
 

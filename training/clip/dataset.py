@@ -135,7 +135,7 @@ def synchronise(project: int, settings: Settings, examples: Examples, job: Job) 
                 present.append(number)
                 if known.get(number) != updated:
                     boxes = labelled_boxes(annotation.get("result") or [], interface)
-                    examples.put(project, int(task.id), number, updated, boxes, addresses)
+                    examples.put(project, int(task.id), number, updated, boxes, addresses, newer_stays=True)
     unseen = sorted(set(known) - set(present))
     present += [one for one in unseen if examples.knows(project, one) and not _is_gone(studio, settings, one)]
     gone = examples.keep_only(project, present, known)
