@@ -278,7 +278,11 @@ class Engine:
         return self._questions.stop(task)
 
     def encoder_version(self, name: str) -> str:
-        """Version of the encoder of a name, which is loaded if need be."""
+        """Version of the encoder of a name, which is loaded if need be.
+
+        Raises:
+            EncoderError, OutOfMemory: as :meth:`embed`.
+        """
         return self._models.encoder(name).version
 
     def segmenter_version(self, name: str | None = None) -> str:
