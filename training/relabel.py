@@ -23,11 +23,11 @@ from tator_ml.engine.head import Head, write_whole
 from tator_ml.images.decode import ImageError
 from tator_ml.images.fetch import ImageFetcher
 from tator_ml.images.store import ImageStore
-from tator_ml.quality.disagreements import Disagreement, disagreements, prediction
 from tator_ml.learning.embedder import Computes, Embedder
 from tator_ml.learning.embeddings import ImageBox
 from tator_ml.learning.registry import HeadEntry
 from tator_ml.learning.stores import embedding_cache, head_registry, image_store
+from tator_ml.quality.disagreements import Disagreement, disagreements, prediction
 from tator_ml.quality.doubts import Doubt, Doubts
 from tator_ml.quality.store import quality_store
 from tator_sdk.annotations import LabelledBox

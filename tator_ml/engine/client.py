@@ -42,7 +42,6 @@ from tator_ml.engine.wire import (
 from tator_ml.images.store import ImageStore
 from tator_sdk.settings import Settings
 
-
 Reply = tuple[Any, list[bytes]]
 """JSON value and byte frames."""
 

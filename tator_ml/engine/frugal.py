@@ -1,4 +1,4 @@
-"""Models that answer where memory is short: others give up what they hold, batches grow smaller, at last the CPU works."""
+"""Models that answer where memory is short: others give theirs up, batches grow smaller, at last the CPU works."""
 
 from __future__ import annotations
 

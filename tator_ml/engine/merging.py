@@ -50,7 +50,9 @@ def merge(found: Sequence[tuple[EngineStatus, Status | None]]) -> Status:
         device_free_bytes=_sum(one.device_free_bytes for one in ready),
         device_total_bytes=_sum(one.device_total_bytes for one in ready),
         segmenters=_by_name(sorted((one for each in ready for one in each.segmenters), key=lambda one: one.loaded)),
-        vlms=_by_name(sorted((one for each in ready for one in each.vlms), key=lambda one: (one.loaded, one.writing or 0))),
+        vlms=_by_name(
+            sorted((one for each in ready for one in each.vlms), key=lambda one: (one.loaded, one.writing or 0))
+        ),
         memory_steps=_sums(one.memory_steps for one in ready),
         superseded=sum(one.superseded for one in ready),
         dropped_preloads=sum(one.dropped_preloads for one in ready),

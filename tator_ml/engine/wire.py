@@ -175,7 +175,8 @@ def connect(settings: Settings, address: str | None = None) -> Connection:
     # what `Client` does, which would wait for ever for the greeting of a process that is stopped or stuck
     if isinstance(place, str):
         line = socket.socket(socket.AF_UNIX)
-        line.settimeout(CONNECT_SECONDS)
+        # with a time-out of Python's own, a queue that is full for a moment would be an error at once
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _span(CONNECT_SECONDS))
         line.connect(place)
     else:
         line = socket.create_connection(place, CONNECT_SECONDS)
@@ -196,10 +197,14 @@ def connect(settings: Settings, address: str | None = None) -> Connection:
 
 def limit(connection: Connection, seconds: float) -> None:
     """Let each wait of a connection end with :class:`BlockingIOError` after some seconds; 0: never."""
-    span = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
     with socket.socket(fileno=os.dup(connection.fileno())) as line:
         for side in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-            line.setsockopt(socket.SOL_SOCKET, side, span)
+            line.setsockopt(socket.SOL_SOCKET, side, _span(seconds))
+
+
+def _span(seconds: float) -> bytes:
+    """Seconds as the system's ``timeval``."""
+    return struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
 
 
 def prepare_tcp(connection: Connection) -> None:

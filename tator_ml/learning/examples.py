@@ -99,7 +99,7 @@ class Examples:
         """
         with self._writing() as database:
             where = (project, annotation)
-            known = database.execute(f"SELECT updated {_ANNOTATION}", where).fetchone()  # noqa: S608
+            known = database.execute(f"SELECT updated {_ANNOTATION}", where).fetchone()
             if newer_stays and known is not None and 0 < _moment(updated) < _moment(known[0]):
                 return
             images = dict(
@@ -173,7 +173,7 @@ class Examples:
     def knows(self, project: int, annotation: int) -> bool:
         """Whether an annotation is known now."""
         with self._lock:
-            return self._database.execute(f"SELECT 1 {_ANNOTATION}", (project, annotation)).fetchone() is not None  # noqa: S608
+            return self._database.execute(f"SELECT 1 {_ANNOTATION}", (project, annotation)).fetchone() is not None
 
     def of_project(self, project: int, annotation: int | None = None) -> list[Example]:
         """All examples of a project, or of one annotation, in a fixed order."""

@@ -17,12 +17,12 @@ from label_config.reader import read_cached
 from tator_ml.engine.crops import CropRecipe
 from tator_ml.images.fetch import ImageRef
 from tator_ml.launch import launch
-from tator_ml.quality.disagreements import disagreements, prediction
 from tator_ml.learning.embedder import Computes, Embedder
 from tator_ml.learning.embeddings import EmbeddingCache, ImageBox
 from tator_ml.learning.examples import Examples, revision
 from tator_ml.learning.registry import HeadRegistry, RegistryError
 from tator_ml.projects import Projects
+from tator_ml.quality.disagreements import disagreements, prediction
 from tator_ml.quality.doubts import Doubt, Doubts
 from tator_sdk.annotations import LabelledBox, addresses_of, labelled_boxes
 from tator_sdk.errors import TatorError

@@ -47,8 +47,8 @@ class Served:
         if isinstance(place, tuple):
             return socket.create_connection(place, 10)
         line = socket.socket(socket.AF_UNIX)
-        line.settimeout(10)
         line.connect(place)
+        line.settimeout(10)
         return line
 
     def answers(self) -> float:

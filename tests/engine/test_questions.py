@@ -11,7 +11,7 @@ from tator_ml.engine.lanes import About, Lane, Lanes
 from tator_ml.engine.questions import Question, Questions
 
 
-@pytest.mark.parametrize("order", permutations(range(3)))
+@pytest.mark.parametrize("order", list(permutations(range(3))))
 def test_the_last_question_stays_in_whatever_order_they_enter(order: tuple[int, ...]) -> None:
     lanes = Lanes()
     questions = Questions(lanes, 10.0)

@@ -59,9 +59,7 @@ def read(
             yield SimpleNamespace(id=one["id"], data={"image": "/data/a.png"}, annotations=[one])
 
     project = SimpleNamespace(label_config=CONFIG, num_tasks_with_annotations=len(listed))
-    studio = SimpleNamespace(
-        projects=SimpleNamespace(get=lambda _: project), annotations=SimpleNamespace(get=get)
-    )
+    studio = SimpleNamespace(projects=SimpleNamespace(get=lambda _: project), annotations=SimpleNamespace(get=get))
     monkeypatch.setattr(dataset, "open_studio", lambda _: studio)
     monkeypatch.setattr(dataset, "labelled_tasks", tasks)
     settings = Settings(home=home, yield_to_clicks=False)
