@@ -17,7 +17,7 @@ from label_config.reader import read_cached
 from tator_ml.engine import encoders
 from tator_ml.engine.crops import CropRecipe
 from tator_ml.engine.encoders.base import Encoder
-from tator_ml.learning.disagreements import disagreements
+from tator_ml.quality.disagreements import disagreements
 from tator_sdk.annotations import LabelledBox
 from tator_sdk.geometry import Xyxy
 from tator_sdk.requests import HeadTraining

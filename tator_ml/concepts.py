@@ -149,7 +149,6 @@ class ConceptFinder:
         standing: Sequence[Placed] = (),
         lane: str = "click",
         task: str = "",
-        prompt_ids: tuple[str, ...] = (),
         strict: bool = True,
     ) -> Worded:
         """Find every instance of what the words name, each object once.
@@ -161,7 +160,6 @@ class ConceptFinder:
             standing: objects that are on the picture already.
             lane: ``click`` where somebody waits, ``batch`` for a job.
             task: in whose place a newer question comes; empty for none.
-            prompt_ids: of the question.
             strict: without meaning here, as every answer can be read.
 
         Raises:
@@ -183,7 +181,6 @@ class ConceptFinder:
                 lane="batch" if lane == "batch" else "click",
                 seconds=seconds * (1 - CLASSIFYING_SHARE) if manner.classify else seconds,
                 task=task,
-                prompt_ids=prompt_ids,
             )
         )
         worded = Worded(found.segmenter, more=found.more, was_warm=found.was_warm, seconds=found.seconds)

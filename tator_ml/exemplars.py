@@ -132,7 +132,6 @@ def _asked(drawn: _Drawn, seconds: float) -> ConceptsFound:
         masks=takes_masks(drawn.output),
         seconds=seconds * ENGINE_SHARE,
         task=f"{typed.project}/{typed.task.get('id')}/alike",
-        prompt_ids=tuple(str(item.get("id")) for item in drawn.waiting),
     )
     doing = f"asking {typed.choices.concepts_by} for what looks alike"
     engine = typed.services.engine

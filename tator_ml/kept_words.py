@@ -88,7 +88,7 @@ class KeptAnswers:
         def ask() -> Worded:
             about = f"{self._project}/{task.get('id')}/words"
             lane = "click" if self._looked_at else "batch"
-            return finder.find(ref, self._words.text, left * ENGINE_SHARE, lane=lane, task=about, prompt_ids=("kept",))
+            return finder.find(ref, self._words.text, left * ENGINE_SHARE, lane=lane, task=about)
 
         worded = in_time(self._services, self._project, lambda: finder.doing, ask, left)
         took = monotonic() - begun

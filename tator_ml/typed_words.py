@@ -46,7 +46,7 @@ def find(typed: Typed) -> Done:
 
     def ask() -> Worded:
         about = f"{typed.project}/{typed.task.get('id')}/words"
-        return finder.find(ref, words, seconds * ENGINE_SHARE, standing, "click", about, (typed.prompt_id,))
+        return finder.find(ref, words, seconds * ENGINE_SHARE, standing, "click", about)
 
     try:
         worded = in_time(services, typed.project, lambda: finder.doing, ask, seconds)

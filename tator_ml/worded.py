@@ -103,7 +103,6 @@ class Finder(Protocol):
         standing: Sequence[Placed] = (),
         lane: str = "click",
         task: str = "",
-        prompt_ids: tuple[str, ...] = (),
         strict: bool = True,
     ) -> Worded:
         """Find what the words name.
@@ -115,7 +114,6 @@ class Finder(Protocol):
             standing: objects that are on the picture already.
             lane: ``click`` where somebody waits, ``batch`` for a job.
             task: in whose place a newer question comes; empty for none.
-            prompt_ids: of the question.
             strict: an answer that cannot be read is an error; else it has no objects.
 
         Raises:

@@ -154,7 +154,6 @@ class WordFinder:
         standing: Sequence[Placed] = (),
         lane: str = "click",
         task: str = "",
-        prompt_ids: tuple[str, ...] = (),
         strict: bool = True,
     ) -> Worded:
         """Find what the words name.
@@ -166,7 +165,6 @@ class WordFinder:
             standing: objects that are on the picture already.
             lane: ``click`` where somebody waits, ``batch`` for a job.
             task: in whose place a newer question comes; empty for none.
-            prompt_ids: of the question.
             strict: an answer that cannot be read is an error; else it has no objects.
 
         Raises:
@@ -186,13 +184,11 @@ class WordFinder:
                 image=ref.image,
                 system=composed.system,
                 user=composed.user,
-                output="point" if options.mode == "point" else "bbox",
                 model=None if manner.model.id == BASE else manner.model.id,
                 max_results=MOST_RESULTS,  # cut after matching: what is no label takes nobody's place
                 seconds=seconds * (1 - SEGMENTING_SHARE) if segments else seconds,
                 lane="batch" if lane == "batch" else "click",
                 task=task,
-                prompt_ids=prompt_ids,
             )
         )
         if strict and not detected.found and not detected.complete and detected.ended == "end":

@@ -14,6 +14,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ORDER = ["label_config", "tator_sdk", "tator_ml", "training"]
+PARTS = [{"images", "jobs"}, {"engine", "sam3", "vlm"}, {"quality"}, {"learning"}, {"web"}, {"cli"}]
+"""Sub-packages of tator_ml: each imports of its own set and of those before it."""
 
 
 def sources(package: str) -> Iterator[Path]:
@@ -43,6 +45,22 @@ def test_imports_point_left(package: str) -> None:
         for path in sources(package)
         for line, name in imported(path)
         if name.split(".")[0] in forbidden
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_backends_parts_import_one_way() -> None:
+    """Modules beside the sub-packages are what several of these share, or what puts them together."""
+    place = {name: number for number, names in enumerate(PARTS) for name in names}
+    folders = {path.parent.name for path in (ROOT / "tator_ml").glob("*/__init__.py")}
+    assert folders == place.keys(), "a new sub-package has its place in PARTS"
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line} imports {name}"
+        for own in folders
+        for path in sources(f"tator_ml/{own}")
+        for line, name in imported(path)
+        for other in name.split(".")[1:2]
+        if name.startswith("tator_ml.") and place.get(other, -1) > place[own]
     ]
     assert not wrong, "\n".join(wrong)
 

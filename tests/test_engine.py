@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -17,9 +20,12 @@ from tator_ml.engine.lanes import Lane, Lanes
 from tator_ml.engine.messages import Ask, Busy, EngineError, PackedMask, Prompt, UnknownImage
 from tator_ml.engine.refine import Guard, Segment, objections
 from tator_ml.engine.server import EngineServer
-from tator_ml.engine.warm import Once, WarmImage, WarmImages
+from tator_ml.engine.warm import WarmImage, WarmImages
 from tator_ml.images.decode import ImageError
+from tator_ml.images.fetch import ImageFetcher
 from tator_ml.images.store import ImageStore
+from tator_ml.once import Once
+from tator_sdk.downloads import Download
 from tator_sdk.settings import Settings
 from tests.wire.conftest import BrightSegmenter, ToyClassifier, scene_bytes
 
@@ -180,6 +186,64 @@ def test_store_is_bounded(tmp_path: Path) -> None:
     assert store.get(names[-1]) is not None
 
 
+def test_a_store_is_opened_while_others_prune(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = ImageStore(tmp_path, 10**6)
+    gone, stays = store.put(b"a" * 1000), store.put(b"b" * 1000)
+    list_folder = os.scandir
+
+    def listed(folder: Path) -> list[os.DirEntry[str]]:
+        found = list(list_folder(folder))
+        (tmp_path / gone).unlink(missing_ok=True)
+        return found
+
+    monkeypatch.setattr(os, "scandir", listed)
+    assert ImageStore(tmp_path, 10**6)._bytes == 1000 and stays in store
+
+
+def test_a_picture_that_is_pruned_meanwhile_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = ImageStore(tmp_path, 10**6)
+    name = store.put(b"a" * 1000)
+    touch = os.utime
+
+    def pruned(path: Path) -> None:
+        path.unlink()
+        touch(path)
+
+    monkeypatch.setattr(os, "utime", pruned)
+    assert store.get(name) == b"a" * 1000 and store.get(name) is None
+    store.put(b"a" * 1000)
+    assert store.put(b"a" * 1000) == name and name in store
+
+
+def test_many_who_ask_for_one_picture_share_its_download(
+    settings: Settings, store: ImageStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetcher, asked, gate = ImageFetcher(settings, store), list[str](), threading.Event()
+
+    def read(address: str, *_: object) -> Download:
+        asked.append(address)
+        assert gate.wait(10)
+        if len(asked) == 1:
+            raise ImageError("It does not answer.")
+        return Download(scene_bytes(), None, None)
+
+    monkeypatch.setattr(fetcher._source, "read", read)
+
+    def fetch(_: int) -> str:
+        try:
+            return fetcher.fetch("/data/a.png", 7).image
+        except ImageError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(8) as pool:
+        found = pool.map(fetch, range(8))
+        time.sleep(0.3)
+        gate.set()
+        assert set(found) == {"It does not answer."} and len(asked) == 1
+        assert len(set(pool.map(fetch, range(8)))) == 1 and len(asked) == 2, "a failure is not kept"
+    fetcher.close()
+
+
 # Two processes' worth: server and client over the real socket.
 
 
@@ -244,3 +308,58 @@ def test_models_that_cannot_be_loaded_are_said(settings: Settings, store: ImageS
 def test_tcp_needs_a_key(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="TATOR_ENGINE_KEY"):
         EngineServer(Settings(home=tmp_path, engine_address="127.0.0.1:0"), lambda: None)  # type: ignore[arg-type,return-value]
+
+
+def test_a_living_engine_keeps_its_socket(server: EngineServer, settings: Settings, store: ImageStore) -> None:
+    with pytest.raises(EngineError, match="--address"):
+        EngineServer(settings, lambda: None)  # type: ignore[arg-type,return-value]
+    client = EngineClient(settings, store)
+    assert client.status().error is None
+    client.close()
+
+
+def test_a_socket_that_a_crash_left_is_replaced(settings: Settings, store: ImageStore) -> None:
+    path = settings.home / "run" / "engine.sock"
+    path.parent.mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX) as line:
+        line.bind(str(path))
+        line.listen()
+    server = EngineServer(settings, lambda: Engine(settings, store, BrightSegmenter(), None))
+    threading.Thread(target=server.serve, daemon=True).start()
+    client = EngineClient(settings, store)
+    assert client.status().error is None
+    client.close()
+    server.close()
+
+
+def test_want_of_descriptors_ends_no_engine(
+    server: EngineServer, settings: Settings, store: ImageStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accept, failed = server._listener.accept, threading.Event()
+
+    def short() -> object:
+        if not failed.is_set():
+            failed.set()
+            raise OSError(errno.EMFILE, "Too many open files")
+        return accept()
+
+    monkeypatch.setattr(server._listener, "accept", short)
+    for _ in range(3):  # the first one comes to the call that waited already
+        client = EngineClient(settings, store)
+        assert client.status().error is None
+        client.close()
+    assert failed.is_set()
+
+
+def test_what_a_job_asks_is_waited_for_and_a_click_is_not(
+    server: EngineServer, settings: Settings, store: ImageStore, segmenter: BrightSegmenter,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("tator_ml.engine.client.GRACE_SECONDS", 0.0)
+    hasty = EngineClient(settings.model_copy(update={"answer_timeout_seconds": 0.3}), store)
+    segmenter.encode_seconds = 1.0
+    job = Ask(store.put(scene_bytes()), (POINT,), lane="batch")
+    assert hasty.answer(job).found[0] is not None
+    with pytest.raises(EngineAway, match="not answered"):
+        hasty.answer(Ask(store.put(scene_bytes(size_wh=(300, 200))), (POINT,)))
+    hasty.close()

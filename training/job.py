@@ -230,7 +230,10 @@ def run_job(job_id: str, work: Callable[[Job, Settings], dict[str, Any]]) -> dic
         logging.getLogger(__name__).info("%s runs elsewhere or has ended: nothing to do", job_id)
         return {}
     result: dict[str, Any] = {}
-    job = QueuedJob(connection, job_id, attempt, settings.home / "jobs" / job_id, bystander(settings))
+    folder = settings.home / "jobs" / job_id
+    if attempt == 1:
+        _put_aside(folder)
+    job = QueuedJob(connection, job_id, attempt, folder, bystander(settings))
     try:
         if attempt > 1:
             job.log(f"attempt {attempt} begins")
@@ -243,6 +246,12 @@ def run_job(job_id: str, work: Callable[[Job, Settings], dict[str, Any]]) -> dic
         return {}
     logging.getLogger(__name__).info("%s %s %s", job_id, ending.status, ending.error or "")
     return result
+
+
+def _put_aside(folder: Path) -> None:
+    """Rename what an earlier job left: ids are short and folders outlive records, so one may be given out again."""
+    if folder.is_dir() and any(folder.iterdir()):
+        folder.rename(folder.with_name(f"{folder.name}.before-{time.time_ns()}"))
 
 
 def _ending_of(

@@ -15,9 +15,9 @@ from tator_ml.engine.head import Head
 from tator_ml.images.decode import ImageError
 from tator_ml.images.fetch import ImageFetcher
 from tator_ml.images.store import ImageStore
-from tator_ml.learning.disagreements import Disagreement, disagreements, prediction
 from tator_ml.learning.embedder import Embedder
 from tator_ml.learning.embeddings import ImageBox
+from tator_ml.quality.disagreements import Disagreement, disagreements, prediction
 from tator_ml.quality.doubts import Doubt
 from tator_sdk.annotations import LabelledBox
 from tator_sdk.errors import TatorError

@@ -1,8 +1,19 @@
-"""An ask's prompts on a picture that is warm → what was found for each, drawn boxes kept where the guard says so."""
+"""An ask's prompts on a picture that is warm → what was found for each, drawn boxes kept where the guard says so.
+
+What was found gets its classes here too.
+"""
 
 from __future__ import annotations
 
-from tator_ml.engine.messages import Ask, Found, PackedMask, Prompt
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tator_ml.engine.classify import Classifier
+from tator_ml.engine.memory import Ladder
+from tator_ml.engine.messages import Ask, Found, OutOfMemory, PackedMask, Prompt
 from tator_ml.engine.refine import Guard, Segment, objections, segment_boxes, segment_points
 from tator_ml.engine.segmenters.base import Embedding, Segmenter
 from tator_sdk.geometry import Xyxy, area_xyxy, clip_xyxy
@@ -41,6 +52,31 @@ def answered(
     for (index, drawn), segment in zip(boxed.items(), segments, strict=True):
         found[index] = _guarded(segment, drawn, ask, guard)
     return found
+
+
+def classified(
+    classifier: Classifier, pixels: NDArray[np.uint8], found: Sequence[Found | None], ladder: Ladder, segmenter: str
+) -> list[Found | None]:
+    """What was found with its classes; without them where memory does not even suffice for one box at a time.
+
+    Args:
+        classifier: of boxes.
+        pixels: the picture (H, W, 3) uint8 RGB.
+        found: on it.
+        ladder: climbs down where memory is short.
+        segmenter: name of the one at work, which is not released.
+    """
+    boxes = [one.xyxy for one in found if one is not None]
+    try:
+        verdicts = ladder.run(
+            segmenter,
+            lambda: classifier.classify(pixels, boxes),
+            ("boxes one by one", lambda: [classifier.classify(pixels, [box])[0] for box in boxes]),
+        )
+    except OutOfMemory:
+        return list(found)
+    named = iter(verdicts)
+    return [one and replace(one, verdict=next(named)) for one in found]
 
 
 def in_words(ask: Ask) -> str:

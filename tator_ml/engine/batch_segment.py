@@ -24,6 +24,7 @@ __all__ = ["BatchSegmenter", "SegmentAsk", "Segmented"]
 
 FIRST_STEP, MOST_IN_STEP = 4, 64
 MOST_LOGITS = 2**26  # in the picture's resolution at once: 256 MiB
+MOST_MASK_BYTES = 2**28  # of a step's masks in the picture's resolution, a byte a pixel, until they are packed
 
 
 class BatchSegmenter:
@@ -46,8 +47,9 @@ class BatchSegmenter:
         embedding, came_from = self._embedding(segmenter, prepared)
         boxes = [clip_xyxy(box, embedding.size_wh) for box in ask.boxes]
         found: list[tuple[BoxMask, ...]] = []
+        most = max(1, MOST_MASK_BYTES // (embedding.size_wh[0] * embedding.size_wh[1] * ask.max_results))
         while len(found) < len(boxes):
-            some = boxes[len(found) : len(found) + self._pace.next_step(segmenter.version)]
+            some = boxes[len(found) : len(found) + min(self._pace.next_step(segmenter.version), most)]
             work = partial(self._decoded, segmenter, embedding, np.array(some, np.float32), ask)
             about = About(what=f"masks of {len(some)} boxes")
             made, quality = self._lanes.submit(Lane.BATCH, work, about).result()

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tator_ml.engine.encoders.base import Encoder
-from tator_ml.engine.head import Head
-from tator_ml.engine.messages import EngineError, Verdict
+from tator_ml.engine.head import Head, HeadError
+from tator_ml.engine.messages import Verdict
 from tator_sdk.geometry import Xyxy
 
 
@@ -27,8 +27,13 @@ class HeadClassifier:
     """An encoder with a head that was fitted on its embeddings."""
 
     def __init__(self, encoder: Encoder, head: Head) -> None:
+        """Bring the two together.
+
+        Raises:
+            HeadError: the head was fitted on another encoder's.
+        """
         if head.encoder != encoder.version:
-            raise EngineError(
+            raise HeadError(
                 f"The head {head.version} was fitted on {head.encoder}, not on {encoder.version}: choose that "
                 "encoder, or train a head with this one."
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import queue
 from collections.abc import Callable, Collection, Mapping, Sequence
 from multiprocessing import AuthenticationError
@@ -42,8 +41,6 @@ from tator_ml.engine.wire import (
 )
 from tator_ml.images.store import ImageStore
 from tator_sdk.settings import Settings
-
-log = logging.getLogger(__name__)
 
 Reply = tuple[Any, list[bytes]]
 """JSON value and byte frames."""
@@ -109,8 +106,9 @@ class Answers(Protocol):
         ...
 
 
-PROMPT = {"answer", "status", "warm", "drop_preloads", "pin", "set_budget", "stop_detecting", "put_image", "put_head"}
-"""Calls that an engine which works answers in time; others last as long as their work does."""
+PROMPT = {"answer", "status", "warm", "drop_preloads", "pin", "set_budget", "stop_detecting", "put_image"}
+"""Calls that an engine which works answers in time, in lanes other than ``batch``; others last as long as their work
+does, as loading the encoder of a head that is put there."""
 GRACE_SECONDS = 5.0
 
 ReadHead = Callable[[str], Mapping[str, bytes]]
@@ -294,7 +292,8 @@ class EngineClient:
         self._call({"call": "put_image"}, [data])
 
     def _call(self, message: dict[str, Any], frames: Sequence[bytes] = ()) -> Reply:
-        seconds = self._settings.answer_timeout_seconds + GRACE_SECONDS if message["call"] in PROMPT else 0.0
+        prompt = message["call"] in PROMPT and message.get("ask", {}).get("lane") != "batch"
+        seconds = self._settings.answer_timeout_seconds + GRACE_SECONDS if prompt else 0.0
         for fresh in (False, True):  # an idle connection may have ended with the last engine
             connection = self._connection(fresh)
             try:

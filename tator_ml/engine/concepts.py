@@ -50,7 +50,6 @@ class ConceptAsk:
         lane: ``click`` where somebody waits; ``batch`` for a job.
         seconds: from now until the answer; None for the longest that Label Studio waits (``click``), no limit in a job.
         task: whose question this is; a newer one of the task in the click lane supersedes it. Empty supersedes nothing.
-        prompt_ids: ids of the prompts, for the log.
     """
 
     image: str
@@ -62,7 +61,6 @@ class ConceptAsk:
     lane: Literal["click", "batch"] = "click"
     seconds: float | None = None
     task: str = ""
-    prompt_ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Callable
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from tator_ml.vlm.model import Generated, Vlm
     from tator_ml.vlm.model import Question as VlmQuestion
 
-log = logging.getLogger(__name__)
 
 SHRINK = 2
 """What the sides of a picture are divided by where memory is short."""

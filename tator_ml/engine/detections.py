@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from tator_ml.vlm.parsing import Output
 from tator_sdk.geometry import Xyxy
 
 MOST_RESULTS = 50
@@ -23,29 +22,25 @@ class DetectAsk:
         image: content hash of the picture.
         system: the system message; empty for none.
         user: the text of the user message (:func:`tator_ml.vlm.prompts.compose`).
-        output: what the text asks for.
         model: a run's id, or a model by hub id or path; None for the installation's.
         max_new_tokens: the longest answer; None for the setting's.
         max_results: objects that are sent back at most, the first ones of the answer.
         seconds: from now until the answer; what was written until then is answered. None for the longest that
             Label Studio waits where somebody does (``click``), for no limit in a job.
         lane: ``click`` where somebody waits: behind clicks and preloads, before all jobs; ``batch`` for a job.
-        task: whose question this is, in the words of whoever asks (project and task); empty supersedes nothing.
-        prompt_ids: ids of the prompts, for the log. A newer question in the ``click`` lane supersedes one of the same
-            task whatever their ids: each submit of a prompt field has an id of its own.
+        task: whose question this is, in the words of whoever asks (project and task); a newer one of the task in the
+            ``click`` lane supersedes it. Empty supersedes nothing.
     """
 
     image: str
     system: str
     user: str
-    output: Output = "bbox"
     model: str | None = None
     max_new_tokens: int | None = None
     max_results: int = MOST_RESULTS
     seconds: float | None = None
     lane: Literal["click", "batch"] = "click"
     task: str = ""
-    prompt_ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

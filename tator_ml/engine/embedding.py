@@ -59,11 +59,12 @@ class Stepper:
         self._lanes = lanes
         self._pace = Pace(lease, FIRST_STEP, MOST_IN_STEP)
 
-    def embed(self, encoder: Encoder, crops: Sequence[NDArray[np.uint8]], lane: Lane = Lane.BATCH) -> Embedded:
-        """Embeddings of all crops.
+    def embed(self, encoder: Encoder, crops: Sequence[NDArray[np.uint8]]) -> Embedded:
+        """Embeddings of all crops, in the batch lane.
 
         Raises:
             Busy: too much waits in the lane.
+            OutOfMemory: the encoder cannot do with what there is.
         """
         parts: list[NDArray[np.float16]] = [np.zeros((0, encoder.dim), np.float16)]
         first = 0
@@ -71,7 +72,7 @@ class Stepper:
             stop = first + self._pace.next_step(encoder.version)
             work = partial(self._timed, encoder, crops[first:stop])
             about = About(what=f"embeddings of {min(stop, len(crops)) - first} boxes")
-            parts.append(self._lanes.submit(lane, work, about).result())
+            parts.append(self._lanes.submit(Lane.BATCH, work, about).result())
             first = stop
         return Embedded(encoder.version, np.concatenate(parts))
 

@@ -10,19 +10,19 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import nullcontext
-from dataclasses import replace
 from functools import partial
 
 from tator_ml.engine import encoders
-from tator_ml.engine.answering import answered, in_words
+from tator_ml.engine.answering import answered, classified, in_words
 from tator_ml.engine.batch_segment import BatchSegmenter, SegmentAsk, Segmented
 from tator_ml.engine.classify import Classifier
 from tator_ml.engine.concepts import ConceptAsk, ConceptsFound
 from tator_ml.engine.detecting import Detector
 from tator_ml.engine.embedding import Stepper, cut_crops
 from tator_ml.engine.finding import Finder
+from tator_ml.engine.frugal import Frugal, FrugalModels
 from tator_ml.engine.lanes import About, Lane, Lanes
-from tator_ml.engine.memory import Frugal, Ladder, device_bytes, give_back, process_bytes, system_bytes
+from tator_ml.engine.memory import Ladder, device_bytes, give_back, process_bytes, system_bytes
 from tator_ml.engine.messages import (
     Answer,
     Ask,
@@ -31,8 +31,6 @@ from tator_ml.engine.messages import (
     EmbedAsk,
     Embedded,
     EngineError,
-    Found,
-    OutOfMemory,
     Status,
 )
 from tator_ml.engine.models import ClassModels, Segmenters
@@ -86,7 +84,8 @@ class Engine:
         self._device = device
         self._lanes = Lanes()
         self._segmenters.pause_between_parts(self._lanes.pause)
-        self._models = models or ClassModels(lambda name: encoders.load(name, device))
+        self._ladder = Ladder(self._relief)
+        self._models = FrugalModels(models or ClassModels(lambda name: encoders.load(name, device)), self._ladder)
         self._lease = ClickLease(settings.home / "run", device)
         self._stepper = Stepper(self._lanes, self._lease)
         self._supply = Supply(
@@ -97,7 +96,6 @@ class Engine:
             device,
         )
         self._batches = BatchSegmenter(self._lanes, self._supply, self._lease)
-        self._ladder = Ladder(self._relief)
         self._vlms = vlms or registered_vlms(settings, device)
         self._questions = Questions(self._lanes, settings.answer_timeout_seconds)
         self._detector = Detector(settings, self._lanes, self._questions, self._supply, self._vlms, self._ladder)
@@ -119,6 +117,7 @@ class Engine:
         Raises:
             UnknownImage: the picture's bytes are not in the store.
             UnknownHead: the head that is asked for was not put here.
+            HeadError: it cannot be used.
             ImageError: they cannot be decoded.
             Busy: too many clicks wait already.
             Superseded: a newer request of the task contains this one's prompts.
@@ -227,7 +226,11 @@ class Engine:
         return self._images.put(data)
 
     def put_head(self, files: Mapping[str, bytes]) -> str:
-        """Take in a class head by its files; returns its version."""
+        """Take in a class head by its files; returns its version.
+
+        Raises:
+            HeadError: the files are damaged, or its encoder cannot be loaded or is another one.
+        """
         return self._models.put_head(files)
 
     def embed(self, ask: EmbedAsk) -> Embedded:
@@ -237,6 +240,8 @@ class Engine:
             UnknownImage: a picture's bytes are not in the store.
             ImageError: they cannot be decoded.
             Busy: too much work waits already.
+            OutOfMemory: there is no room for the encoder, or for a few crops.
+            EncoderError: it cannot be loaded.
         """
         encoder = self._models.encoder(ask.encoder)
         crops = cut_crops(ask, encoder, self._images.get, self._settings.image_max_pixels, self._lease.stand_aside)
@@ -273,7 +278,11 @@ class Engine:
         return self._questions.stop(task)
 
     def encoder_version(self, name: str) -> str:
-        """Version of the encoder of a name, which is loaded if need be."""
+        """Version of the encoder of a name, which is loaded if need be.
+
+        Raises:
+            EncoderError, OutOfMemory: as :meth:`embed`.
+        """
         return self._models.encoder(name).version
 
     def segmenter_version(self, name: str | None = None) -> str:
@@ -343,7 +352,7 @@ class Engine:
         usual = self._models.usual_area(ask.head, ask.label)
         found = self._ladder.run(segmenter.name, lambda: answered(segmenter, warm.embedding, ask, self._guard, usual))
         if ask.classify and classifier is not None:
-            found = self._classified(segmenter.name, classifier, warm, found)
+            found = classified(classifier, warm.picture(), found, self._ladder, segmenter.name)
         return Answer(
             found=tuple(found),
             size_wh=warm.embedding.size_wh,
@@ -352,22 +361,6 @@ class Engine:
             seconds=time.monotonic() - begun,
             came_from=came_from,
         )
-
-    def _classified(
-        self, segmenter: str, classifier: Classifier, warm: WarmImage, found: list[Found | None]
-    ) -> list[Found | None]:
-        """What was found with its classes; without them where memory does not even suffice for one box at a time."""
-        pixels, boxes = warm.picture(), [one.xyxy for one in found if one is not None]
-        try:
-            verdicts = self._ladder.run(
-                segmenter,
-                lambda: classifier.classify(pixels, boxes),
-                ("boxes one by one", lambda: [classifier.classify(pixels, [box])[0] for box in boxes]),
-            )
-        except OutOfMemory:
-            return found
-        named = iter(verdicts)
-        return [one and replace(one, verdict=next(named)) for one in found]
 
     def _relief(self, segmenter: str) -> Iterator[str]:
         """Free what others hold; see :class:`Ladder`."""

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from tator_ml.engine.concepts import MOST_CONCEPTS, Concept, ConceptAsk, ConceptsFound, Instance
+from tator_ml.engine.frugal import Frugal, FrugalFinder
 from tator_ml.engine.lanes import Lanes
 from tator_ml.engine.masks import BoxMask
-from tator_ml.engine.memory import Frugal, FrugalFinder
 from tator_ml.engine.messages import EngineError
 from tator_ml.engine.questions import Question, Questions
 from tator_ml.engine.segmenters.base import Candidates, Embedding

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import logging
 import threading
 import time
 from collections import Counter
@@ -26,7 +25,6 @@ from typing import Any, TypeVar
 from tator_ml.engine.messages import Busy, Flight, Superseded
 from tator_ml.last_hour import LastHour, Latency
 
-log = logging.getLogger(__name__)
 T = TypeVar("T")
 MOST_FLIGHTS = 100
 """So many are told of one by one; beyond that they are only counted."""

@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Protocol, TypeVar
 
 from tator_ml.engine.messages import EngineStatus, Status
+from tator_ml.engine.wire import parse_address
 from tator_ml.last_hour import Latency
+from tator_sdk.settings import LOOPBACK_HOSTS
 
 
 def merge(found: Sequence[tuple[EngineStatus, Status | None]]) -> Status:
     """One status: counts and bytes are sums, ages the greatest, names those of the first engine that is ready.
+
+    Engines of one machine share its memory, which counts once; of models by the same name, the one in memory is told.
 
     Args:
         found: each engine with what it says; None for one that is away.
@@ -19,6 +24,7 @@ def merge(found: Sequence[tuple[EngineStatus, Status | None]]) -> Status:
     said = [status for _, status in found if status is not None]
     ready = [status for status in said if status.ready] or said
     first = ready[0]
+    machines = {_machine(about.address): one for about, one in found if one is not None and one.ready}.values()
     clicked = [one.since_click_seconds for one in ready if one.since_click_seconds is not None]
     return Status(
         ready=first.ready,
@@ -43,16 +49,39 @@ def merge(found: Sequence[tuple[EngineStatus, Status | None]]) -> Status:
         device_bytes=_sum(one.device_bytes for one in ready),
         device_free_bytes=_sum(one.device_free_bytes for one in ready),
         device_total_bytes=_sum(one.device_total_bytes for one in ready),
-        segmenters=tuple({one.name: one for status in ready for one in status.segmenters}.values()),
-        vlms=tuple(one for status in ready for one in status.vlms),
+        segmenters=_by_name(sorted((one for each in ready for one in each.segmenters), key=lambda one: one.loaded)),
+        vlms=_by_name(
+            sorted((one for each in ready for one in each.vlms), key=lambda one: (one.loaded, one.writing or 0))
+        ),
         memory_steps=_sums(one.memory_steps for one in ready),
         superseded=sum(one.superseded for one in ready),
         dropped_preloads=sum(one.dropped_preloads for one in ready),
         clicks=sum(one.clicks for one in ready),
         since_click_seconds=min(clicked, default=None),
+        system_free_bytes=_sum(one.system_free_bytes for one in machines),
+        system_total_bytes=_sum(one.system_total_bytes for one in machines),
         flights=tuple(flight for one in ready for flight in one.flights),
         engines=tuple(about for about, _ in found),
     )
+
+
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+Model = TypeVar("Model", bound=_Named)
+
+
+def _by_name(models: Iterable[Model]) -> tuple[Model, ...]:
+    """Each name once, the last that has it."""
+    return tuple({one.name: one for one in models}.values())
+
+
+def _machine(address: str) -> str:
+    """What an engine's address says of its machine: empty for this one."""
+    place = parse_address(address)
+    return "" if isinstance(place, str) or place[0] in LOOPBACK_HOSTS else place[0]
 
 
 def _sums(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:

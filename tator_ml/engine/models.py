@@ -14,11 +14,11 @@ from torch import nn
 
 from tator_ml.engine.classify import HeadClassifier
 from tator_ml.engine.encoders.base import Encoder
-from tator_ml.engine.head import Head
+from tator_ml.engine.head import Head, HeadError
 from tator_ml.engine.memory import is_out_of_memory
 from tator_ml.engine.messages import EngineError, SegmenterStatus, UnknownHead
 from tator_ml.engine.segmenters.base import Pausable, Segmenter
-from tator_ml.engine.warm import Once
+from tator_ml.once import Once
 from tator_sdk.errors import TatorError
 
 log = logging.getLogger(__name__)
@@ -61,14 +61,14 @@ class ClassModels:
 
         Raises:
             UnknownHead: it was not.
-            EngineError: its encoder is another one than it was fitted on.
+            HeadError: its encoder cannot be loaded, or is another one than it was fitted on.
         """
         with self._lock:
             head = self._heads.get(version)
             if head is None:
                 raise UnknownHead(f"The head {version} is not loaded.")
             self._heads.move_to_end(version)
-        return HeadClassifier(self.encoder(head.encoder_name), head)
+        return self._classifier_of(head)
 
     def usual_area(self, version: str | None, label: str | None) -> float | None:
         """How large objects of a label usually are, as a share of the picture; None where the head does not know."""
@@ -80,16 +80,10 @@ class ClassModels:
         """Take in a head by its files; returns its version.
 
         Raises:
-            HeadError: the files are damaged.
-            EngineError: its encoder cannot be loaded, or is another one than it was fitted on.
+            HeadError: the files are damaged, or its encoder cannot be loaded or is another one than it was fitted on.
         """
         head = Head.of_files(files, "the engine")
-        try:
-            HeadClassifier(self.encoder(head.encoder_name), head)
-        except EngineError:
-            raise
-        except Exception as error:  # whatever a model's loader raises
-            raise EngineError(f"The head {head.version} cannot be used: {error}") from error
+        self._classifier_of(head)
         with self._lock:
             self._heads[head.version] = head
             while len(self._heads) > HEADS_KEPT:
@@ -103,6 +97,16 @@ class ClassModels:
             while len(self._encoders) > 1:
                 self._encoders.popitem(last=False)
             return max(gone, 0)
+
+    def _classifier_of(self, head: Head) -> HeadClassifier:
+        try:
+            return HeadClassifier(self.encoder(head.encoder_name), head)
+        except HeadError:
+            raise
+        except Exception as error:  # whatever a model's loader raises
+            if is_out_of_memory(error):
+                raise
+            raise HeadError(f"The head {head.version} cannot be used: {error}") from error
 
     def _loaded(self, name: str) -> Encoder | None:
         with self._lock:
@@ -241,7 +245,8 @@ class Segmenters:
         self._loaded[key] = segmenter
         self._used[key] = time.monotonic()
         self._used.setdefault((key[0], False), self._used[key])
-        self._versions.setdefault(key[0], segmenter.version)
+        if not key[1]:  # the copy on the CPU is the same one
+            self._versions[key[0]] = segmenter.version  # others than before its release, where its file changed
         self._let_pause(segmenter)
 
     def _let_pause(self, segmenter: Segmenter) -> None:

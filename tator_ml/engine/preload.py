@@ -9,8 +9,8 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError
 from functools import partial
 
+from tator_ml.engine.frugal import Frugal
 from tator_ml.engine.lanes import About, Lane, Lanes, Ticket
-from tator_ml.engine.memory import Frugal
 from tator_ml.engine.messages import Busy
 from tator_ml.engine.supply import Supply
 from tator_sdk.errors import TatorError

@@ -146,10 +146,12 @@ class Questions:
         return len(found)
 
     def _enter(self, question: Question) -> None:
-        """Take one's place among the questions; an older one of the task that is being answered ends."""
+        """Take one's place among the questions; of a task, the one that came last stays, whoever gets here first."""
         with self._lock:
-            older = [one for one in self._open if question.task and one.task == question.task]
+            others = [one for one in self._open if question.task and one.task == question.task]
             self._open.add(question)
-        for one in older:
-            one.superseded = True
-            one.stop.set()
+        newest = max([*others, question], key=lambda one: one.ticket.number)
+        for one in (*others, question):
+            if one is not newest:
+                one.superseded = True
+                one.stop.set()

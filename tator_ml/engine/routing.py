@@ -104,6 +104,8 @@ class RoutedEngines:
     def __init__(self, members: Sequence[Member]) -> None:
         self._members = {one.address: one for one in members}
         self._pool = ThreadPoolExecutor(len(members), thread_name_prefix="tator-engines")
+        # apart: what jobs embed takes long, and status and stopping must not wait for it
+        self._long = ThreadPoolExecutor(len(members), thread_name_prefix="tator-embeddings")
 
     def answer(self, ask: Ask) -> Answer:
         """Answer an annotator's prompts."""
@@ -142,7 +144,7 @@ class RoutedEngines:
             places.setdefault(self._order(item.image)[0].address, []).append(number)
         parts = [replace(ask, items=tuple(ask.items[one] for one in numbers)) for numbers in places.values()]
         made = list(
-            self._pool.map(lambda part: self._of(part.items[0].image, lambda engine: engine.embed(part)), parts)
+            self._long.map(lambda part: self._of(part.items[0].image, lambda engine: engine.embed(part)), parts)
         )
         if len({one.encoder for one in made}) > 1:
             raise EngineError("Engines have different encoders; give all of them the same TATOR_ENCODER and weights.")
@@ -188,7 +190,8 @@ class RoutedEngines:
         """Close idle connections."""
         for one in self._members.values():
             one.client.close()
-        self._pool.shutdown(wait=False)
+        for pool in (self._pool, self._long):
+            pool.shutdown(wait=False)
 
     def _order(self, image: str) -> list[Member]:
         """All engines in the order in which they are asked: the picture's own first, those away last."""
@@ -236,8 +239,7 @@ class RoutedEngines:
         except EngineError as error:
             one.missed()
             return EngineStatus(one.address, False, error=str(error)), None
-        if one.loading or one.away_until:
-            one.away_until = 0.0
+        one.away_until = 0.0
         one.loading = not status.ready
         return EngineStatus.of(one.address, status), status
 

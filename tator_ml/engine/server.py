@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
+import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Connection
 from typing import Any
@@ -21,10 +24,11 @@ from tator_ml.engine.wire import (
     SEGMENT_ASK,
     STATUS,
     error_name,
+    greet,
     listen,
-    prepare_tcp,
     receive,
     send,
+    shared_key,
 )
 from tator_sdk.errors import TatorError
 from tator_sdk.settings import Settings
@@ -32,35 +36,47 @@ from tator_sdk.settings import Settings
 log = logging.getLogger(__name__)
 
 
+MOST_GREETINGS = 64
+"""So many may be proving the key at once; one more, and the first of them is hung up on."""
+PAUSE_SECONDS = 0.1
+"""After a connection that could not be accepted: want of descriptors or memory passes."""
+
+
 class EngineServer:
     """Accepts connections at once and answers as soon as the models are loaded."""
 
     def __init__(self, settings: Settings, load: Callable[[], Engine]) -> None:
+        self._key = shared_key(settings)
         self._listener = listen(settings)
         self._load = load
         self._engine: Engine | None = None
         self._failure: str | None = None
         self._loaded = threading.Event()
+        self._closing = threading.Event()
+        self._lock = threading.Lock()
+        self._greetings: list[Connection] = []
         self._patience_seconds = settings.answer_timeout_seconds
 
     def serve(self) -> None:
-        """Serve until the listener is closed."""
+        """Serve until the listener is closed; whatever comes over a connection ends that one alone."""
         threading.Thread(target=self._load_engine, name="tator-load", daemon=True).start()
         while True:
             try:
                 connection = self._listener.accept()
-            except EOFError:  # whoever looks whether the port is open, as our own client does, hangs up at once
+            except OSError as error:
+                if self._closing.wait(PAUSE_SECONDS):
+                    return
+                log.warning("a connection could not be accepted: %s", error)
                 continue
-            except (AuthenticationError, ConnectionError) as error:
-                log.warning("refused a connection: %s", error)
-                continue
-            except OSError:  # the listener was closed
-                return
-            prepare_tcp(connection)
-            threading.Thread(target=self._converse, args=(connection,), daemon=True).start()
+            try:
+                threading.Thread(target=self._converse, args=(connection,), daemon=True).start()
+            except RuntimeError as error:  # the system has no more threads
+                log.warning("a connection could not be served: %s", error)
+                connection.close()
 
     def close(self) -> None:
         """Stop accepting and end the engine's thread."""
+        self._closing.set()
         self._listener.close()
         if self._engine is not None:
             self._engine.close()
@@ -75,6 +91,14 @@ class EngineServer:
 
     def _converse(self, connection: Connection) -> None:
         with connection:
+            try:
+                with self._greeting(connection):
+                    greet(connection, self._key)
+            except (EOFError, ConnectionError):  # whoever looks whether somebody listens hangs up at once
+                return
+            except (AuthenticationError, AssertionError, OSError) as error:
+                log.warning("refused a connection: %s", error)
+                return
             while True:
                 try:
                     message, frames = receive(connection)
@@ -95,6 +119,24 @@ class EngineServer:
                     send(connection, reply, answered)
                 except OSError:
                     return
+
+    @contextmanager
+    def _greeting(self, connection: Connection) -> Iterator[None]:
+        """Count a connection among those that have proved nothing yet.
+
+        Those who say nothing then keep nobody out, and hold no more than a few threads: who knows the key proves it
+        in an instant.
+        """
+        with self._lock:
+            self._greetings.append(connection)
+            if len(self._greetings) > MOST_GREETINGS:
+                _hang_up(self._greetings.pop(0))
+        try:
+            yield
+        finally:
+            with self._lock:
+                if connection in self._greetings:
+                    self._greetings.remove(connection)
 
     def _call(self, message: dict[str, Any], frames: list[bytes], answered: list[bytes], connection: Connection) -> Any:
         """Do what a message asks; returns the reply's JSON and appends its byte frames to ``answered``."""
@@ -154,3 +196,9 @@ class EngineServer:
         if self._engine is None:
             raise EngineError(f"Tator's models could not be loaded: {self._failure}")
         return self._engine
+
+
+def _hang_up(connection: Connection) -> None:
+    """End what another thread waits for on a connection."""
+    with suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as line:
+        line.shutdown(socket.SHUT_RDWR)

@@ -66,7 +66,7 @@ class EmbeddingStore:
     def get(self, model: str, image: str) -> Embedding | None:
         """The embedding of a picture's content hash by a segmenter version, on the CPU; None when it is not here.
 
-        A file that is damaged, or of another picture's size or model than it says, is deleted.
+        A file that is damaged, or holds another model's embedding, is deleted.
         """
         path = self._path(model, image)
         if path is None:

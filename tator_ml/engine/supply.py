@@ -20,9 +20,10 @@ from tator_ml.engine.memory import is_out_of_memory
 from tator_ml.engine.messages import UnknownImage
 from tator_ml.engine.segmenters.base import Embedding, Segmenter
 from tator_ml.engine.store import EmbeddingStore
-from tator_ml.engine.warm import Once, Pixels, WarmImage, WarmImages
+from tator_ml.engine.warm import Pixels, WarmImage, WarmImages
 from tator_ml.images.decode import decode_image
 from tator_ml.images.store import ImageStore
+from tator_ml.once import Once
 
 log = logging.getLogger(__name__)
 
@@ -209,12 +210,16 @@ class Supply:
 
     def _write(self) -> None:
         while (key := self._to_write.get()) is not None:
+            with self._lock:
+                unwritten = self._unwritten.get(key)
+            if unwritten is None:  # encoded twice, and written with the first
+                continue
             try:
-                self._unwritten[key].write()
+                unwritten.write()
             except Exception:  # one embedding that cannot be written must not end the thread
                 log.exception("the embedding of %s could not be written", key[1][:12])
             with self._lock:
-                del self._unwritten[key]
+                self._unwritten.pop(key, None)
 
 
 def _quietly(work: Callable[[], object]) -> None:

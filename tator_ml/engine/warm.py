@@ -5,48 +5,18 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tator_ml.engine.messages import WarmStatus
 from tator_ml.engine.segmenters.base import Embedding
+from tator_ml.once import Once
 
-T = TypeVar("T")
 Pixels = NDArray[np.uint8]
 LEAST_BUDGET_BYTES = 64 * 2**20
-
-
-class Once(Generic[T]):
-    """Work that is done by whoever asks first; everybody else waits for its result, or its error."""
-
-    def __init__(self, work: Callable[[], T]) -> None:
-        self._work: Callable[[], T] | None = work
-        self._lock = threading.Lock()
-        self._result: list[T] = []
-        self._error: BaseException | None = None
-
-    @property
-    def failed(self) -> bool:
-        """Whether it was tried and raised."""
-        return self._error is not None
-
-    def __call__(self) -> T:
-        """The result, made now if need be."""
-        with self._lock:
-            if self._error is not None:
-                raise self._error
-            if self._work is not None:
-                try:
-                    self._result.append(self._work())
-                except BaseException as error:
-                    self._error = error
-                    raise
-                self._work = None
-            return self._result[0]
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,21 @@
 """Calls between web and engine: JSON over an authenticated connection, no pickle.
 
 ``multiprocessing.connection`` brings framing and the challenge that proves the shared key; only its
-``send_bytes`` and ``recv_bytes`` are used, which pickle nothing. One request: a JSON object
-``{"call", "args"}``; one reply: ``{"ok"}`` or ``{"error", "message"}``. Bytes (a picture, a head's files one
-after the other, embeddings) follow their call or reply as frames of their own, as many as ``frames`` says.
+``send_bytes`` and ``recv_bytes`` are used, which pickle nothing. One request: a JSON object with ``call``, the
+method's name, and what that takes beside it; one reply: ``{"ok"}`` or ``{"error", "message"}``. Bytes (a picture,
+a head's files one after the other, embeddings) follow their call or reply as frames of their own, as many as
+``frames`` says.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
 import socket
 import struct
+import tempfile
 from collections.abc import Sequence
 from multiprocessing.connection import Connection, Listener, answer_challenge, deliver_challenge
 from pathlib import Path
@@ -86,7 +89,7 @@ def shared_key(settings: Settings) -> bytes:
     """The key both ends must know: the setting's, else one kept under home, made at first use.
 
     Raises:
-        EngineError: an engine on TCP has no key of its own.
+        EngineError: an engine on TCP has no key of its own, or the one under home is empty.
     """
     if settings.engine_key is not None:
         return settings.engine_key.get_secret_value().encode()
@@ -94,28 +97,68 @@ def shared_key(settings: Settings) -> bytes:
         raise EngineError("An engine on TCP needs a key that web and engine share: set TATOR_ENGINE_KEY.")
     path = settings.home / "run" / "engine.key"
     path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        _make_key(path)
+    key = path.read_text().encode()
+    if not key:  # which would prove nothing
+        raise EngineError(f"The engine's key {path} is empty; remove the file, and restart Tator.")
+    return key
+
+
+def _make_key(path: Path) -> None:
+    """Write a new key, whole or not at all; where several do it at once, the first one's stays."""
+    handle, part = tempfile.mkstemp(dir=path.parent, prefix=".engine-")  # only its owner can read it
     try:
-        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
         with os.fdopen(handle, "w") as file:
             file.write(secrets.token_hex(32))
-    except FileExistsError:
-        pass
-    return path.read_text().encode()
+        with contextlib.suppress(FileExistsError):
+            os.link(part, path)
+    finally:
+        Path(part).unlink()
 
 
 def listen(settings: Settings) -> Listener:
-    """Open the engine's listener; a socket file left by a crash is replaced.
+    """Open the engine's listener; a socket file left by a crash is replaced. Whom it accepts, :func:`greet` asks first.
 
     Raises:
-        EngineError: the settings have several addresses, or one on TCP without a key.
+        EngineError: the settings have several addresses, or an engine listens there.
     """
     if len(settings.engine_addresses) > 1:
         raise EngineError("An engine listens at one address: give it with `tator engine --address`.")
     address = parse_address(settings.engine_addresses[0])
     if isinstance(address, str):
         Path(address).parent.mkdir(parents=True, exist_ok=True)
-        Path(address).unlink(missing_ok=True)
-    return Listener(address, backlog=64, authkey=shared_key(settings))
+        _make_room(address)
+    return Listener(address, backlog=64)
+
+
+def _make_room(path: str) -> None:
+    """Remove a socket file on which nobody listens any more."""
+    with socket.socket(socket.AF_UNIX) as line:
+        line.settimeout(CONNECT_SECONDS)
+        try:
+            line.connect(path)
+        except FileNotFoundError:
+            return
+        except ConnectionRefusedError:
+            Path(path).unlink(missing_ok=True)
+            return
+        except (BlockingIOError, TimeoutError):
+            pass  # too busy to accept one more, or stopped: it listens all the same
+    raise EngineError(f"An engine listens at {path} already; stop it, or give this one another --address.")
+
+
+def greet(connection: Connection, key: bytes) -> None:
+    """Have whoever connected prove the key, and prove it in turn; what :func:`connect` does, seen from the other end.
+
+    Raises:
+        AuthenticationError, AssertionError, EOFError, OSError: no proof came, or none in time.
+    """
+    limit(connection, GREETING_SECONDS)
+    deliver_challenge(connection, key)
+    answer_challenge(connection, key)
+    limit(connection, 0.0)
+    prepare_tcp(connection)
 
 
 def connect(settings: Settings, address: str | None = None) -> Connection:
@@ -132,7 +175,8 @@ def connect(settings: Settings, address: str | None = None) -> Connection:
     # what `Client` does, which would wait for ever for the greeting of a process that is stopped or stuck
     if isinstance(place, str):
         line = socket.socket(socket.AF_UNIX)
-        line.settimeout(CONNECT_SECONDS)
+        # with a time-out of Python's own, a queue that is full for a moment would be an error at once
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _span(CONNECT_SECONDS))
         line.connect(place)
     else:
         line = socket.create_connection(place, CONNECT_SECONDS)
@@ -153,10 +197,14 @@ def connect(settings: Settings, address: str | None = None) -> Connection:
 
 def limit(connection: Connection, seconds: float) -> None:
     """Let each wait of a connection end with :class:`BlockingIOError` after some seconds; 0: never."""
-    span = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
     with socket.socket(fileno=os.dup(connection.fileno())) as line:
         for side in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-            line.setsockopt(socket.SOL_SOCKET, side, span)
+            line.setsockopt(socket.SOL_SOCKET, side, _span(seconds))
+
+
+def _span(seconds: float) -> bytes:
+    """Seconds as the system's ``timeval``."""
+    return struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
 
 
 def prepare_tcp(connection: Connection) -> None:

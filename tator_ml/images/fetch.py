@@ -8,6 +8,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from tator_ml.images.store import ImageStore
+from tator_ml.once import Once
 from tator_sdk.downloads import PictureSource
 from tator_sdk.images import image_size
 from tator_sdk.settings import Settings
@@ -42,10 +43,13 @@ class ImageFetcher:
         self._store = store
         self._source = PictureSource(settings)
         self._known: OrderedDict[str, _Known] = OrderedDict()
+        self._reading: dict[tuple[str, int | None], Once[_Known]] = {}
         self._lock = threading.Lock()
 
     def fetch(self, address: str, task_id: int | None = None) -> ImageRef:
         """Bring the picture of an address into the store, unless it is known to be there.
+
+        Several who ask at the same time share one download, or its error.
 
         Args:
             address: what the task holds: a path on Label Studio, an URL, ``data:``, or a cloud address.
@@ -56,21 +60,20 @@ class ImageFetcher:
         """
         if address.startswith("data:"):
             return self._kept(self._source.read(address).data or b"").ref
+        key = (address, task_id)
         with self._lock:
             known = self._known.get(address)
-        fresh = known is not None and time.monotonic() - known.checked < self._settings.image_recheck_seconds
-        if known is not None and known.ref.image in self._store:
-            if fresh:
+            if known is not None and known.ref.image not in self._store:
+                known = None
+            if known is not None and time.monotonic() - known.checked < self._settings.image_recheck_seconds:
                 return known.ref
-        else:
-            known = None
-        found = self._read(address, task_id, known)
-        with self._lock:
-            self._known[address] = found
-            self._known.move_to_end(address)
-            while len(self._known) > 20_000:
-                self._known.popitem(last=False)
-        return found.ref
+            reading = self._reading.setdefault(key, Once(lambda: self._read(address, task_id, known)))
+        try:
+            return reading().ref
+        finally:
+            with self._lock:  # a failure is not kept, and what was read is known
+                if self._reading.get(key) is reading:
+                    del self._reading[key]
 
     def forget(self, ref: ImageRef) -> None:
         """Take no address to mean this picture any more: it proved damaged and may be mended."""
@@ -86,8 +89,15 @@ class ImageFetcher:
         etag, modified = (known.etag, known.modified) if known else (None, None)
         found = self._source.read(address, task_id, etag, modified)
         if found.data is None and known:
-            return _Known(known.ref, time.monotonic(), known.etag, known.modified)
-        return self._kept(found.data or b"", found.etag, found.modified)
+            read = _Known(known.ref, time.monotonic(), known.etag, known.modified)
+        else:
+            read = self._kept(found.data or b"", found.etag, found.modified)
+        with self._lock:
+            self._known[address] = read
+            self._known.move_to_end(address)
+            while len(self._known) > 20_000:
+                self._known.popitem(last=False)
+        return read
 
     def _kept(self, data: bytes, etag: str | None = None, modified: str | None = None) -> _Known:
         size_wh = image_size(data, self._settings.image_max_pixels)

@@ -7,9 +7,11 @@ RQ carries the messages; what a job is and how it stands is kept in records of o
 - ``order``: what a job is to do.
 - ``device``: which queue it goes to.
 - ``lifecycle``: the steps of a job from queued to its end, each one transaction.
+- ``fence``: what only the current attempt of a job may write; ``owner``: the process that has it.
 - ``queue``: start, cancel, retry.
 - ``worker`` and ``horse``: the process that takes jobs, and the one that each job runs in.
-- ``known``: which functions a worker calls at all.
+- ``known``: which functions a worker calls at all; ``ping``: the smallest one, for ``tator doctor``.
+- ``priority``: work stays behind everything else on the same cores; ``room``: waits while Redis takes no writes.
 - ``sweep``: finds jobs whose process died, and puts them back in the queue.
 
 The job's own side (progress, log, cancel) is ``training.job``. Arguments are JSON, never pickles.

@@ -32,6 +32,7 @@ from tator_ml.jobs.records import (
     JobRecords,
     Status,
     as_text,
+    id_stem,
     log_key,
     no_such_job,
     points_key,
@@ -264,9 +265,8 @@ def _watched(pipe: Pipeline, job_id: str) -> Fields:
 
 
 def _fresh_id(pipe: Pipeline, order: Order) -> str:
-    stem = order.kind if order.project is None else f"{order.kind}-{order.project}"
     while True:
-        job_id = f"{stem}-{secrets.token_hex(2)}"
+        job_id = id_stem(order.kind, order.project) + secrets.token_hex(2)
         _watch(pipe, record_key(job_id))
         if not pipe.exists(record_key(job_id)):
             return job_id

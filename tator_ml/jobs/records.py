@@ -60,6 +60,11 @@ def unique_key(name: str) -> str:
     return f"tator:jobs:unique:{name}"
 
 
+def id_stem(kind: str, project: int | None) -> str:
+    """What the ids of a kind's jobs, or of those of a project, begin with."""
+    return f"{kind}-" if project is None else f"{kind}-{project}-"
+
+
 class JobError(TatorError):
     """A job cannot be found, started or reached; the message says what to do."""
 
@@ -192,6 +197,15 @@ class JobRecords:
             if len(found) >= limit:
                 break
         return found[:limit]
+
+    def newest(self, kind: str, project: int) -> JobRecord | None:
+        """A project's newest job of a kind, None where there is none; ids tell, so that no other record is read."""
+        for job_id in self._ids():
+            if job_id.startswith(id_stem(kind, project)):
+                raw = cast(dict[bytes, bytes], self._connection.hgetall(record_key(job_id)))
+                if raw:  # else dropped from the history since
+                    return record_of(as_text(raw))
+        return None
 
     def summaries(self, limit: int) -> Sequence[JobRecord]:
         """The newest jobs first, without their requests and results, in one round trip for all."""

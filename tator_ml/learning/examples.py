@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from label_config.interface import Interface
+from tator_ml.moments import epoch_of
 from tator_ml.sqlite_file import begun_anew, open_shared
 from tator_sdk.annotations import LabelledBox
 from tator_sdk.geometry import Xyxy
@@ -42,6 +43,8 @@ CREATE TABLE IF NOT EXISTS offers (
     PRIMARY KEY (project, annotation)
 ) WITHOUT ROWID;
 """
+
+_ANNOTATION = "FROM annotations WHERE project = ? AND annotation = ?"
 
 
 @dataclass(frozen=True)
@@ -81,9 +84,9 @@ class Examples:
         updated: str,
         boxes: Sequence[LabelledBox],
         addresses: Mapping[tuple[str, int], str],
-        changed: bool = True,
+        newer_stays: bool = False,
     ) -> None:
-        """Take an annotation as it is now, in place of what was known of it.
+        """Take an annotation as it is now, in place of what was known of it: news to learn from.
 
         Args:
             project: Label Studio's number; ``task`` and ``annotation`` likewise.
@@ -92,9 +95,13 @@ class Examples:
             updated: its ``revision``.
             boxes: its boxes; none is an annotation without objects.
             addresses: of the task's pictures, by image tag and page.
-            changed: count it as news to learn from.
+            newer_stays: it comes from a page of the project, and a webhook may have told of a newer state since.
         """
         with self._writing() as database:
+            where = (project, annotation)
+            known = database.execute(f"SELECT updated {_ANNOTATION}", where).fetchone()
+            if newer_stays and known is not None and 0 < _moment(updated) < _moment(known[0]):
+                return
             images = dict(
                 database.execute(
                     "SELECT address, image FROM examples WHERE project = ? AND task = ? AND image IS NOT NULL",
@@ -107,11 +114,10 @@ class Examples:
             for box in boxes:
                 address = addresses.get((box.image_name, box.item_index))
                 if address is not None:
-                    where = (project, annotation, box.region, task, box.label, *box.xyxy, *box.size_wh)
-                    rows.append((*where, address, images.get(address)))
+                    place = (project, annotation, box.region, task, box.label, *box.xyxy, *box.size_wh)
+                    rows.append((*place, address, images.get(address)))
             database.executemany(f"INSERT OR REPLACE INTO examples VALUES ({', '.join('?' * 13)})", rows)  # noqa: S608
-            if changed:
-                _note(database, project, [annotation])
+            _note(database, project, [annotation])
 
     def delete(self, project: int, annotations: Sequence[int]) -> None:
         """Forget annotations that were deleted; those that are not known are no news."""
@@ -163,6 +169,11 @@ class Examples:
         with self._lock:
             rows = self._database.execute("SELECT annotation, updated FROM annotations WHERE project = ?", (project,))
             return {int(annotation): str(updated) for annotation, updated in rows}
+
+    def knows(self, project: int, annotation: int) -> bool:
+        """Whether an annotation is known now."""
+        with self._lock:
+            return self._database.execute(f"SELECT 1 {_ANNOTATION}", (project, annotation)).fetchone() is not None
 
     def of_project(self, project: int, annotation: int | None = None) -> list[Example]:
         """All examples of a project, or of one annotation, in a fixed order."""
@@ -238,6 +249,11 @@ def revision(updated_at: object, interface: Interface, addresses: Mapping[tuple[
     """What an annotation's boxes depend on: its last change, the configuration's classes, the pictures' addresses."""
     depends = [interface.labels, sorted((*place, address) for place, address in addresses.items())]
     return f"{updated_at or ''} {hashlib.sha256(json.dumps(depends).encode()).hexdigest()[:12]}"
+
+
+def _moment(revised: str) -> float:
+    """When an annotation last changed, seconds since the epoch, as its :func:`revision` says; 0 where it does not."""
+    return epoch_of(revised.rpartition(" ")[0])
 
 
 def _note(database: sqlite3.Connection, project: int, annotations: Sequence[int], unread: bool = False) -> None:

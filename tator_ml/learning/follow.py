@@ -17,12 +17,12 @@ from label_config.reader import read_cached
 from tator_ml.engine.crops import CropRecipe
 from tator_ml.images.fetch import ImageRef
 from tator_ml.launch import launch
-from tator_ml.learning.disagreements import disagreements, prediction
 from tator_ml.learning.embedder import Computes, Embedder
 from tator_ml.learning.embeddings import EmbeddingCache, ImageBox
 from tator_ml.learning.examples import Examples, revision
 from tator_ml.learning.registry import HeadRegistry, RegistryError
 from tator_ml.projects import Projects
+from tator_ml.quality.disagreements import disagreements, prediction
 from tator_ml.quality.doubts import Doubt, Doubts
 from tator_sdk.annotations import LabelledBox, addresses_of, labelled_boxes
 from tator_sdk.errors import TatorError
@@ -70,6 +70,7 @@ class Follower:
         self._order = ThreadPoolExecutor(1, thread_name_prefix="tator-follow")  # changes stay in their order
         self._embedding = ThreadPoolExecutor(1, thread_name_prefix="tator-learn")
         self._timers: dict[int, tuple[threading.Timer, float]] = {}
+        self._read: set[int] = set()  # projects whose annotations were read since the start
         self._lock = threading.Lock()
 
     def annotated(
@@ -144,10 +145,15 @@ class Follower:
 
     def _deleted(self, project: int, annotations: Sequence[int]) -> None:
         self._examples.delete(project, annotations)
-        for annotation in annotations:
-            if self._examples.offer(project, annotation):
-                self._embedding.submit(self._guarded, self._offer, project, annotation, None)
+        for annotation in annotations:  # behind checks of theirs that wait yet
+            self._embedding.submit(self._guarded, self._forgotten, project, annotation)
         self._consider_training(project)
+
+    def _forgotten(self, project: int, annotation: int) -> None:
+        """Take back what a check of an annotation left that is no more."""
+        if self._doubts is not None:
+            self._doubts.replace(project, annotation, [])
+        self._offer(project, annotation, None)
 
     def _learnt(
         self, project: int, task: int, annotation: int, result: Sequence[object], boxes: Sequence[LabelledBox],
@@ -239,8 +245,10 @@ class Follower:
         with self._lock:
             self._timers.pop(project, None)
         try:
-            sync = self._examples.unread(project)
+            # what came while Tator was away, no webhook told: the first training after a start reads the project
+            sync = project not in self._read or self._examples.unread(project)
             log.info("project %s: %s is trained by itself", project, self.train(project, sync=sync))
+            self._read.add(project)
         except TatorError as error:
             log.warning("project %s is not trained by itself: %s", project, error)
 

@@ -35,10 +35,10 @@ class LearningProgress:
             self._known[project] = (now, said)  # whoever comes meanwhile does not ask as well
         try:
             with connect_redis(self._settings) as connection:
-                recent = JobRecords(connection).list(project=project, limit=5)
+                newest = JobRecords(connection).newest("clip", project)
         except redis.RedisError:
             return None
-        said = next((in_words(job) for job in recent if job.kind == "clip"), None)
+        said = None if newest is None else in_words(newest)
         with self._lock:
             self._known[project] = (now, said)
         return said

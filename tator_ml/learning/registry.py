@@ -7,6 +7,7 @@ A head is a folder under ``home/heads``: weights and metadata (``head.*``), how 
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import re
@@ -241,12 +242,12 @@ class HeadRegistry:
         return self.add(head, project, {**report, "imported_from": path.name, "imported_version": head.version})
 
     def _entry(self, folder: Path) -> HeadEntry:
-        try:
-            report = dict(json.loads((folder / REPORT_FILE).read_text()))
-        except (OSError, ValueError, TypeError):  # a head stays usable without its report
-            report = {}
-        created = float(report.get("created") or folder.stat().st_mtime)
-        return HeadEntry(folder.name, folder, report.get("project"), created, report)
+        report, created = {}, 0.0
+        # a head stays usable without its report, and the others are listed
+        with contextlib.suppress(OSError, ValueError, TypeError, OverflowError, RecursionError):
+            read = dict(json.loads((folder / REPORT_FILE).read_text()))
+            report, created = read, float(read.get("created") or 0.0)
+        return HeadEntry(folder.name, folder, report.get("project"), created or folder.stat().st_mtime, report)
 
 
 def _json(value: object) -> bytes:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tator_ml.learning.disagreements import Disagreement
+from tator_ml.quality.disagreements import Disagreement
 from tator_ml.quality.store import QualityStore
 from tator_sdk.geometry import Xyxy
 

@@ -12,6 +12,7 @@ from typing import Any
 from label_config.errors import LabelConfigError
 from label_config.interface import Interface
 from label_config.reader import read_cached
+from tator_ml.moments import epoch_of
 from tator_ml.quality.doubts import Doubts
 from tator_ml.quality.outcomes import Submitted
 from tator_ml.quality.store import QualityStore
@@ -20,7 +21,7 @@ from tator_sdk.annotations import addresses_of
 from tator_sdk.bulk import BulkApi, open_bulk
 from tator_sdk.errors import TatorError
 from tator_sdk.settings import Settings
-from tator_sdk.studio import LABELLED
+from tator_sdk.studio import LABELLED, StudioError
 
 log = logging.getLogger(__name__)
 
@@ -78,12 +79,12 @@ class QualityFollower:
             self._read_prediction(project, submitted.parent)
         task_id = int(annotation.get("task") or task["id"])
         addresses = addresses_of(read_cached(label_config), task.get("data") or {})
-        self.store.put(project, task_id, submitted, addresses)
-        self.store.judge(project, task_id, self._suggestions.objects_of(project, task_id))
+        with self.store.writing():  # an annotation without its outcomes must not stay, whenever this process ends
+            self.store.put(project, task_id, submitted, addresses)
+            self.store.judge(project, task_id, self._suggestions.objects_of(project, task_id))
 
     def _deleted(self, project: int, annotations: Sequence[int]) -> None:
-        for task in self.store.delete(project, annotations):
-            self.store.judge(project, task, self._suggestions.objects_of(project, task))
+        forget(self.store, self._suggestions, project, annotations)
 
     def _read_prediction(self, project: int, number: int) -> None:
         try:
@@ -91,6 +92,13 @@ class QualityFollower:
                 keep_prediction(self.store, project, api.get(f"/api/predictions/{number}/"))
         except TatorError as error:  # it may be deleted; what was asked interactively is judged all the same
             log.info("project %s: prediction %s cannot be read: %s", project, number, error)
+
+
+def forget(store: QualityStore, suggestions: Suggestions, project: int, annotations: Sequence[int]) -> None:
+    """Take annotations off the record, and judge anew what they decided, in one transaction."""
+    with store.writing():
+        for task in store.delete(project, annotations):
+            store.judge(project, task, suggestions.objects_of(project, task))
 
 
 @dataclass(frozen=True)
@@ -110,6 +118,9 @@ def read_project(
     told: Callable[[int, int], None] = lambda done, total: None,
 ) -> ProjectRead:
     """Take all annotations of a project as they are now, with the predictions that they began with.
+
+    Webhooks go on meanwhile, and know better than a page that was read a moment ago: a newer state stays, and what was
+    deleted stays so. What no page had is gone only where Label Studio says so, since pages shift.
 
     Args:
         api: of Label Studio.
@@ -133,11 +144,10 @@ def read_project(
     for task in _annotated_tasks(api, project):
         tasks += 1
         with store.writing():
-            seen |= _read_task(store, suggestions, project, task, interface)
+            seen |= _read_task(store, suggestions, project, task, interface, known)
         told(tasks, max(total, tasks))
-    gone = sorted(known - seen)
-    for number in store.delete(project, gone):
-        store.judge(project, number, suggestions.objects_of(project, number))
+    gone = [number for number in sorted(known - seen) if _is_gone(api, number)]
+    forget(store, suggestions, project, gone)
     store.set_read(project, datetime.datetime.now(datetime.UTC).timestamp())
     return ProjectRead(tasks, len(seen), len(gone))
 
@@ -166,11 +176,11 @@ def submitted_of(annotation: Json) -> Submitted | None:
     by, lead, parent = (annotation.get(key) for key in ("completed_by", "lead_time", "parent_prediction"))
     if isinstance(by, Mapping):
         by = by.get("id")
-    created = _epoch(annotation.get("created_at"))
+    created = epoch_of(annotation.get("created_at"))
     return Submitted(
         int(annotation["id"]),
         created,
-        max(created, _epoch(annotation.get("updated_at"))),
+        max(created, epoch_of(annotation.get("updated_at"))),
         annotation.get("result") or [],
         by if isinstance(by, int) else None,
         float(lead) if isinstance(lead, int | float) else None,
@@ -184,25 +194,39 @@ def keep_prediction(store: QualityStore, project: int, prediction: Json) -> None
         project,
         int(prediction["task"]),
         int(prediction["id"]),
-        _epoch(prediction.get("created_at")),
+        epoch_of(prediction.get("created_at")),
         str(prediction.get("model_version") or ""),
         prediction.get("result") or [],
     )
 
 
+def _is_gone(api: BulkApi, annotation: int) -> bool:
+    """Whether an annotation is deleted, or skipped since."""
+    try:
+        return submitted_of(api.get(f"/api/annotations/{annotation}/")) is None
+    except StudioError as error:
+        if error.status == 404:
+            return True
+        raise
+
+
 def _read_task(
-    store: QualityStore, suggestions: Suggestions, project: int, task: Json, interface: Interface
+    store: QualityStore, suggestions: Suggestions, project: int, task: Json, interface: Interface, known: set[int]
 ) -> set[int]:
-    """Take a task's annotations; returns their numbers."""
+    """Take a task's annotations; returns their numbers.
+
+    Those that were ``known`` when the reading began, and are not on record any more, were deleted since.
+    """
     number = int(task["id"])
     addresses = addresses_of(interface, task.get("data") or {})
     submitted = [one for each in task.get("annotations") or [] if (one := submitted_of(each)) is not None]
+    submitted = [one for one in submitted if one.annotation not in known or store.knows(project, one.annotation)]
     parents = {one.parent for one in submitted}
     for prediction in task.get("predictions") or []:
         if prediction.get("id") in parents:
             keep_prediction(store, project, {**prediction, "task": number})
     for one in submitted:
-        store.put(project, number, one, addresses)
+        store.put(project, number, one, addresses, newer_stays=True)
     store.judge(project, number, suggestions.objects_of(project, number))
     return {one.annotation for one in submitted}
 
@@ -210,12 +234,3 @@ def _read_task(
 def _name_of(person: Json) -> str:
     name = " ".join(str(person.get(key) or "") for key in ("first_name", "last_name")).strip()
     return name or str(person.get("email") or person.get("username") or f"person {person['id']}")
-
-
-def _epoch(written: object) -> float:
-    """Seconds since the epoch of Label Studio's ``2026-11-22T19:41:11.323126Z``; 0 of anything else."""
-    try:
-        moment = datetime.datetime.fromisoformat(str(written))
-    except ValueError:
-        return 0.0
-    return (moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)).timestamp()

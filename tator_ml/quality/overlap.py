@@ -130,9 +130,10 @@ def _drawn(shape: _Shape, low: Corners, high: Corners, scale: float) -> MaskArra
     wide, tall = (max(1, int(side)) for side in np.ceil((high - low) * scale))
     canvas = np.zeros((tall, wide), np.uint8)
     if isinstance(shape, _Pixels):
-        x, y = low.astype(int)
-        part = shape.mask[y : y + tall, x : x + wide]
-        canvas[: part.shape[0], : part.shape[1]] = part
+        x, y = low.astype(int)  # negative where the other shape reaches beyond the picture
+        part = shape.mask[max(y, 0) : max(y + tall, 0), max(x, 0) : max(x + wide, 0)]
+        top, left = max(-y, 0), max(-x, 0)
+        canvas[top : top + part.shape[0], left : left + part.shape[1]] = part
         return np.asarray(canvas > 0)
     if isinstance(shape, tuple):
         x0, y0, x1, y1 = shape

@@ -37,7 +37,14 @@ class QualityStore:
         self._lock = threading.RLock()
         self._database = open_shared(path, SCHEMA)
 
-    def put(self, project: int, task: int, annotation: Submitted, addresses: Mapping[tuple[str, int], str]) -> None:
+    def put(
+        self,
+        project: int,
+        task: int,
+        annotation: Submitted,
+        addresses: Mapping[tuple[str, int], str],
+        newer_stays: bool = False,
+    ) -> None:
         """Take an annotation as it is now, in place of what was known of it; :meth:`judge` is to follow.
 
         Args:
@@ -45,6 +52,7 @@ class QualityStore:
             task: that it annotates.
             annotation: as submitted.
             addresses: of the task's pictures, by image tag and page.
+            newer_stays: it comes from a page of the project, and a webhook may have told of a newer state since.
         """
         slim = [_slim(item) for item in annotation.result if isinstance(item, Mapping)]
         row = (
@@ -53,6 +61,9 @@ class QualityStore:
             len(things_of(annotation.result)),
         )  # fmt: skip
         with self.writing() as database:
+            newer = "SELECT 1 FROM annotations WHERE project = ? AND annotation = ? AND updated > ?"
+            if newer_stays and self.rows(newer, (project, annotation.annotation, annotation.updated)):
+                return
             database.execute(
                 "INSERT OR REPLACE INTO annotations (project, annotation, task, annotator, created, updated, "
                 "lead_seconds, parent, result, week, objects) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -98,6 +109,11 @@ class QualityStore:
     def known(self, project: int) -> set[int]:
         """Numbers of the annotations that are on record."""
         return {int(one) for (one,) in self.rows("SELECT annotation FROM annotations WHERE project = ?", (project,))}
+
+    def knows(self, project: int, annotation: int) -> bool:
+        """Whether an annotation is on record."""
+        query = "SELECT 1 FROM annotations WHERE project = ? AND annotation = ?"
+        return bool(self.rows(query, (project, annotation)))
 
     def judge(self, project: int, task: int, suggested: Sequence[Suggested]) -> None:
         """Decide anew what became of the suggestions of a task.

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +19,8 @@ import numpy as np
 import pytest
 from pydantic import SecretStr
 
-from tator_ml.engine.messages import Ask, EmbedAsk, EngineError, ImageBoxes, Prompt
-from tator_ml.engine.routing import RoutedEngines, open_engines, ranked
+from tator_ml.engine.messages import Ask, EmbedAsk, Embedded, EngineError, ImageBoxes, Prompt, Status
+from tator_ml.engine.routing import Member, RoutedEngines, open_engines, ranked
 from tator_ml.images.store import ImageStore
 from tator_ml.processes import free_port
 from tator_sdk.settings import Settings
@@ -47,6 +49,42 @@ def test_only_the_pictures_of_an_engine_that_is_gone_move() -> None:
 def test_addresses_are_read_from_the_setting() -> None:
     assert Settings(engine_address=" a.sock, 10.0.0.2:9100 ,a.sock,").engine_addresses == ("a.sock", "10.0.0.2:9100")
     assert len(Settings().engine_addresses) == 1
+
+
+class Stuck:
+    """An engine whose batch lane is full for ever, and that otherwise answers."""
+
+    def __init__(self) -> None:
+        self.embedding, self.go_on = threading.Event(), threading.Event()
+
+    def embed(self, ask: EmbedAsk) -> Embedded:
+        self.embedding.set()
+        assert self.go_on.wait(10)
+        return Embedded("e", np.zeros((len(ask.items), 4), np.float16))
+
+    def status(self) -> Status:
+        return Status(True, "cpu", "v", {}, (), 0, 0)
+
+    def stop_detecting(self, task: str) -> int:
+        return 1
+
+    def close(self) -> None:
+        pass
+
+
+def test_what_jobs_embed_keeps_nobody_from_status_and_stopping() -> None:
+    engines = [Stuck(), Stuck()]
+    routed = RoutedEngines([Member(address, one) for address, one in zip(ADDRESSES, engines, strict=False)])  # type: ignore[arg-type]
+    items = tuple(ImageBoxes(one, ((0.0, 0.0, 9.0, 9.0),)) for one in pictures(20))
+    with ThreadPoolExecutor(2) as jobs, closing(routed):
+        embedding = [jobs.submit(routed.embed, EmbedAsk("e", items)) for _ in range(2)]
+        assert all(one.embedding.wait(10) for one in engines)
+        with ThreadPoolExecutor(1) as asking:
+            assert asking.submit(routed.stop_detecting, "1/7").result(5) == 2
+            assert asking.submit(routed.status).result(5).ready
+        for one in engines:
+            one.go_on.set()
+        assert [len(one.result(10).embeddings) for one in embedding] == [20, 20]
 
 
 @dataclass

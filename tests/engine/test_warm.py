@@ -17,8 +17,9 @@ from tator_ml.engine import supply as supply_module
 from tator_ml.engine.engine import Engine
 from tator_ml.engine.messages import EngineError, UnknownImage
 from tator_ml.engine.segmenters.base import Embedding
-from tator_ml.engine.warm import Once, WarmImage, WarmImages
+from tator_ml.engine.warm import WarmImage, WarmImages
 from tator_ml.images.decode import ImageError, decode_image
+from tator_ml.once import Once
 from tests.engine.material import OBJECT, Bright, ask, engine_of, store_of
 from tests.wire.conftest import ToyClassifier, scene_bytes
 

@@ -231,3 +231,12 @@ def test_a_local_job_needs_no_redis(tmp_path: Path) -> None:
     assert told == [(1, 2, "fitting")]
     assert job.points == [{"step": 1, "loss": None}]
     assert job.folder == tmp_path / "jobs" / "clip-local" and job.folder.is_dir()
+
+
+def test_the_newest_of_a_kind_is_found_behind_hundreds_of_others(jobs: Jobs) -> None:
+    assert jobs.records.newest("clip", 3) is None
+    for kind, project in [("clip", 3), ("clip", 3), ("clip", 31), ("clip", None), *[("warm", 3)] * 9]:
+        made = start(jobs.settings, kind, {}, project=project, title=kind, function="tests.jobs.work.count")
+        if (kind, project) == ("clip", 3):
+            wanted = made
+    assert jobs.records.newest("clip", 3) == wanted and jobs.records.newest("clip", 4) is None

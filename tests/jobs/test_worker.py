@@ -59,6 +59,17 @@ def test_jobs_end_as_they_should(jobs: Jobs) -> None:
     assert b"pickle" not in (jobs.settings.home / "worker.log").read_bytes()
 
 
+def test_a_job_does_not_go_on_from_anothers_folder(jobs: Jobs) -> None:
+    made = jobs.start("checkpointed", {"die_at": []})
+    folder = jobs.settings.home / "jobs" / made.id  # of a job whose record is forgotten: the id was free again
+    folder.mkdir(parents=True)
+    (folder / "step").write_text("7")
+    jobs.worker()
+    assert jobs.ends(made.id).result == {"began_at": 0}
+    (before,) = folder.parent.glob(f"{made.id}.before-*")
+    assert (before / "step").read_text() == "7" and (folder / "step").read_text() == "10"
+
+
 def test_the_doctor_takes_a_worker_that_trains_for_none_that_is_missing(
     jobs: Jobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:

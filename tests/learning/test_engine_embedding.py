@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -11,12 +12,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from tator_ml.asking import answer_or_without_class
 from tator_ml.engine.client import EngineClient
 from tator_ml.engine.crops import CropRecipe
+from tator_ml.engine.encoders import EncoderError
 from tator_ml.engine.engine import Engine
 from tator_ml.engine.head import Head, HeadError
-from tator_ml.engine.messages import Ask, EmbedAsk, EngineError, ImageBoxes, Prompt, UnknownHead
+from tator_ml.engine.messages import Ask, EmbedAsk, EngineError, ImageBoxes, OutOfMemory, Prompt, UnknownHead
 from tator_ml.engine.models import ENCODERS_KEPT, HEADS_KEPT, ClassModels
 from tator_ml.engine.pace import STEP_SECONDS
 from tator_ml.engine.server import EngineServer
@@ -58,15 +62,19 @@ class Far:
     heads: dict[str, Head]
     asked: list[str]
     loaded: list[str]
+    troubles: dict[str, Exception]
 
 
 @pytest.fixture
 def far(tmp_path: Path) -> Iterator[Far]:
     settings = Settings(home=tmp_path)
     encoder, heads, asked, loaded = AxisEncoder(), dict[str, Head](), list[str](), list[str]()
+    troubles: dict[str, Exception] = {}
 
     def load(name: str) -> Any:
         loaded.append(name)
+        if name in troubles:
+            raise troubles[name]
         return encoder if name == "axis" else AxisEncoder(f"{name}-1")
 
     def read_head(version: str) -> Any:
@@ -78,7 +86,7 @@ def far(tmp_path: Path) -> Iterator[Far]:
     server = EngineServer(settings, lambda: engine)
     threading.Thread(target=server.serve, daemon=True).start()
     client = EngineClient(settings, mine, read_head)
-    yield Far(client, engine, encoder, mine, heads, asked, loaded)
+    yield Far(client, engine, encoder, mine, heads, asked, loaded, troubles)
     client.close()
     server.close()
 
@@ -158,11 +166,61 @@ def test_a_head_that_the_engine_lacks_is_sent_once_and_named(far: Far) -> None:
 
 def test_a_head_of_other_weights_or_with_damage_is_refused(far: Far) -> None:
     far.heads["other"] = head_of(version="other", encoder="axis-0")
-    with pytest.raises(EngineError, match="fitted on axis-0"):
+    with pytest.raises(HeadError, match="fitted on axis-0"):
         verdict(far, "other")
     with pytest.raises(HeadError):
         far.engine.put_head({"head.json": b"{}"})
     assert verdict(far, None)[1] == "bright-1+toy-head-1"
+
+
+@pytest.mark.parametrize(
+    ("trouble", "why"),
+    [(EncoderError("Put x.pt into models."), r"Put x\.pt"), (torch.OutOfMemoryError("20 GiB"), "smaller encoder")],
+)
+def test_a_click_is_answered_without_the_class_of_a_head_that_cannot_be_used(
+    far: Far, trouble: Exception, why: str
+) -> None:
+    far.troubles["gone"] = trouble
+    far.heads["head-1"] = replace(head_of(version="head-1"), encoder_name="gone")
+    image = far.store.put(scene_bytes())
+    answer, said = answer_or_without_class(far.client, Ask(image, (POINT,), head="head-1"))
+    assert answer.found[0] is not None and answer.found[0].verdict is None
+    assert said is not None and re.search(why, said)
+
+
+def test_a_head_whose_encoder_went_meanwhile_costs_the_class_alone(far: Far) -> None:
+    far.heads["head-1"] = replace(head_of(version="head-1"), encoder="a-1", encoder_name="a")
+    assert verdict(far, "head-1")[1] == "bright-1+head-1"
+    for name in ("b", "c"):
+        far.client.encoder_version(name)  # that of the head made room
+    far.troubles["a"] = EncoderError("Put a.pt into models.")
+    answer, said = answer_or_without_class(far.client, Ask(far.store.put(scene_bytes()), (POINT,), head="head-1"))
+    assert answer.found[0] is not None and said is not None and "a.pt" in said
+
+
+def test_embedding_goes_on_where_memory_is_short(far: Far) -> None:
+    embed, sizes = far.encoder.embed, list[int]()
+
+    def narrow(crops: Sequence[Any]) -> Any:
+        sizes.append(len(crops))
+        if len(crops) > 2:
+            raise torch.OutOfMemoryError(f"{len(crops)} crops do not fit")
+        return embed(crops)
+
+    far.encoder.embed = narrow  # type: ignore[method-assign]
+    image = far.store.put(scene_bytes())
+    found = far.client.embed(ask(ImageBoxes(image, (BRIGHT, DARK) * 4)))
+    assert found.embeddings.argmax(1).tolist() == [0, 1] * 4 and sizes == [8, 8, 2, 2, 2, 2]
+    assert far.engine.status().memory_steps["smaller batch"] == 1
+
+
+def test_an_encoder_is_loaded_once_others_gave_way(far: Far) -> None:
+    far.troubles["axis"] = torch.OutOfMemoryError("20 GiB")
+    with pytest.raises(OutOfMemory, match="smaller encoder"):
+        far.client.encoder_version("axis")
+    assert far.loaded == ["axis", "axis"], "tried again when others had given up theirs"
+    del far.troubles["axis"]
+    assert far.client.encoder_version("axis") == "axis-1"
 
 
 def test_a_client_without_heads_says_so(far: Far, tmp_path: Path) -> None:
@@ -236,7 +294,7 @@ def test_an_encoder_is_loaded_once_whoever_asks_and_a_failure_is_not_kept() -> N
         return AxisEncoder()
 
     models = ClassModels(load)
-    with pytest.raises(EngineError, match="no weights yet"):
+    with pytest.raises(HeadError, match="no weights yet"):
         models.put_head(head_of().files())
     threads = [threading.Thread(target=models.encoder, args=("axis",)) for _ in range(6)]
     for thread in threads:

@@ -83,11 +83,23 @@ def test_what_came_while_label_studio_was_read_is_not_forgotten(examples: Exampl
     assert sorted(examples.known(1)) == [1, 3]
 
 
+def test_a_newer_state_stays_whatever_a_page_says(examples: Examples) -> None:
+    new, old = "2026-11-22T19:41:11.323126Z 12ab", "2026-11-22T19:41:11.323125Z 34cd"
+    examples.put(1, 7, 70, old, [labelled("r", "Car")], ADDRESSES)
+    examples.put(1, 7, 70, new, [labelled("r", "Van")], ADDRESSES)
+    examples.put(1, 7, 70, old, [labelled("r", "Car")], ADDRESSES, newer_stays=True)
+    assert [one.label for one in examples.of_project(1)] == ["Van"] and examples.known(1) == {70: new}
+    examples.put(1, 7, 70, new.replace("12ab", "56ef"), [labelled("r", "Bus")], ADDRESSES, newer_stays=True)
+    assert [one.label for one in examples.of_project(1)] == ["Bus"], "the configuration changed, the annotation did not"
+    examples.put(1, 7, 70, old, [labelled("r", "Car")], ADDRESSES)
+    assert [one.label for one in examples.of_project(1)] == ["Car"], "a webhook is right, whatever the clock says"
+    assert examples.knows(1, 70) and not examples.knows(1, 71)
+
+
 def test_news_are_counted_once_each_until_they_are_learned(examples: Examples) -> None:
     for _ in range(3):
         examples.put(1, 7, 70, "", [], ADDRESSES)
     examples.put(1, 7, 71, "", [], ADDRESSES)
-    examples.put(1, 7, 72, "", [], ADDRESSES, changed=False)
     examples.put(2, 7, 70, "", [], ADDRESSES)
     assert examples.news(1) == 2 and examples.news(2) == 1
     examples.delete(1, [71, 404])

@@ -24,6 +24,8 @@ from tator_ml.learning.examples import Examples
 from tator_ml.learning.follow import Follower
 from tator_ml.learning.registry import HeadRegistry
 from tator_ml.projects import Projects
+from tator_ml.quality.doubts import Doubts
+from tator_ml.quality.store import QualityStore
 from tator_sdk.errors import TatorError
 from tator_sdk.settings import Settings
 from tests.learning.material import CONFIG, AxisComputes, head_of, image_name, rectangle
@@ -200,7 +202,7 @@ def test_a_burst_of_annotations_makes_one_training(make: Callable[..., Followed]
     time.sleep(0.4)
     (job,) = followed.started
     assert job["kind"] == "clip" and job["unique"] == f"clip:{PROJECT}" and job["project"] == PROJECT
-    assert job["request"]["project"] == PROJECT and job["request"]["sync"] is False
+    assert job["request"]["project"] == PROJECT
 
 
 @pytest.mark.parametrize(
@@ -237,6 +239,8 @@ def test_after_a_training_as_many_again_are_needed(make: Callable[..., Followed]
     assert len(followed.started) == 1
     followed.annotated(6, rectangle("a", "Car"))
     wait(lambda: len(followed.started) == 2)
+    first, second = (one["request"]["sync"] for one in followed.started)
+    assert first and not second, "the first one reads what came while Tator was away"
 
 
 def test_annotations_that_keep_coming_do_not_put_it_off_for_ever(
@@ -319,6 +323,25 @@ def test_another_doubt_takes_the_place_of_an_earlier_one(followed: Followed) -> 
     followed.follower.settle()
     kept = {one.model_version.rpartition("/")[2]: len(one.result) for one in followed.predictions.kept.values()}
     assert kept == {"relabel-1": 0, "check": 2}
+
+
+def test_nothing_stays_of_an_annotation_that_is_gone_before_its_check(followed: Followed, tmp_path: Path) -> None:
+    followed.activate()
+    followed.computes.axis = 1
+    store = QualityStore(tmp_path / "q.sqlite")
+    doubts = followed.follower._doubts = Doubts(store)
+    gate = threading.Event()
+    followed.follower._embedding.submit(gate.wait)  # as long as there is much to embed
+    followed.annotated(70, rectangle("a", "Car"))
+    followed.annotated(71, rectangle("b", "Car"), task=8)
+    followed.follower.deleted(PROJECT, [70])
+    followed.annotated(71, rectangle("b", "Car"), task=8, was_cancelled=True)
+    followed.follower._order.submit(lambda: None).result()
+    gate.set()
+    followed.follower.settle()
+    assert followed.predictions.created == 2 and not followed.predictions.kept
+    assert doubts.open([PROJECT], 10) == []
+    store.close()
 
 
 def test_what_tator_classified_itself_is_not_checked(followed: Followed) -> None:

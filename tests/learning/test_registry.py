@@ -47,6 +47,16 @@ def test_a_head_is_kept_with_its_report_and_examples(registry: HeadRegistry) -> 
     assert not [path for path in (entry.folder.parent).iterdir() if path.name.startswith(".")]
 
 
+@pytest.mark.parametrize(
+    "report", ['{"created": "yesterday"}', '{"created": [1]}', '{"created": 1%s}' % ("0" * 400), "[" * 10**5, "{", "7"]
+)
+def test_a_bad_report_spoils_no_list(registry: HeadRegistry, report: str) -> None:
+    bad, good = registry.add(head_of(), 3, {}), registry.add(head_of(seed=1), 3, {})
+    (bad.folder / REPORT_FILE).write_text(report)
+    assert {one.version for one in registry.list()} == {bad.version, good.version}
+    assert registry.get(bad.version).created > 10**9 and registry.get(bad.version).head().classes
+
+
 def test_a_head_is_found_by_how_it_begins(registry: HeadRegistry) -> None:
     one, two = registry.add(head_of(), 3, {}), registry.add(head_of(seed=1), 4, {})
     assert registry.get("head-p3").version == one.version

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,18 @@ def task_of(number: int) -> dict[str, Any]:
     return {"id": number, "data": {"image": f"/data/upload/7/{number}.png"}}
 
 
-def studio_api(annotations: tuple[dict[str, Any], ...] = ANNOTATIONS) -> BulkApi:
-    """A Label Studio that has the hand-made project."""
+def studio_api(
+    annotations: tuple[dict[str, Any], ...] = ANNOTATIONS,
+    slipped: Collection[int] = (),
+    meanwhile: Callable[[], None] = lambda: None,
+) -> BulkApi:
+    """A Label Studio that has the hand-made project.
+
+    Args:
+        annotations: of the project.
+        slipped: tasks that no page has.
+        meanwhile: happens after a page was read, before it arrives.
+    """
 
     def answer(request: httpx.Request) -> httpx.Response:
         path = request.url.path
@@ -46,6 +56,9 @@ def studio_api(annotations: tuple[dict[str, Any], ...] = ANNOTATIONS) -> BulkApi
             return httpx.Response(200, json=people)
         if path == "/api/projects/7/":
             return httpx.Response(200, json={"label_config": CONFIG, "num_tasks_with_annotations": 7, "task_number": 8})
+        if path.startswith("/api/annotations/"):
+            found = [one for one in annotations if path == f"/api/annotations/{one['id']}/"]
+            return httpx.Response(200, json=found[0]) if found else httpx.Response(404, json={})
         assert path == "/api/tasks"
         numbers = sorted({one["task"] for one in annotations})
         tasks = [
@@ -55,7 +68,9 @@ def studio_api(annotations: tuple[dict[str, Any], ...] = ANNOTATIONS) -> BulkApi
                 "predictions": [PREDICTION] if number == 4 else [],
             }
             for number in numbers
+            if number not in slipped
         ]
+        meanwhile()
         return httpx.Response(200, json={"total": len(tasks), "tasks": tasks})
 
     return BulkApi("http://studio", transport=httpx.MockTransport(answer))

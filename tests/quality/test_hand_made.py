@@ -97,3 +97,36 @@ def test_intervals_and_few(record: Record) -> None:
     assert interval is not None and total.few
     assert (interval.low, interval.high) == (pytest.approx(0.1206, abs=1e-4), pytest.approx(0.6458, abs=1e-4))
     assert total.share("used") == pytest.approx(7 / 9)
+
+
+def test_what_webhooks_tell_during_a_reading_stays(record: Record) -> None:
+    submit(record, list(range(len(ANNOTATIONS))))
+    changed = {**ANNOTATIONS[0], "result": ANNOTATIONS[0]["result"][:1], "updated_at": "2026-11-30T12:00:00Z"}
+
+    def meanwhile() -> None:
+        record.follower.annotated(PROJECT, changed, task_of(1), CONFIG)
+        record.follower.deleted(PROJECT, [12])
+        record.follower.settle()
+
+    with studio_api(meanwhile=meanwhile) as api:
+        read_project(api, record.store, record.suggestions, PROJECT)
+    assert record.store.rows("SELECT objects FROM annotations WHERE annotation = ?", (ANNOTATIONS[0]["id"],)) == [(1,)]
+    assert not record.store.knows(PROJECT, 12)
+
+
+def test_a_task_that_slipped_between_pages_is_not_gone(record: Record) -> None:
+    submit(record, list(range(len(ANNOTATIONS))))
+    with studio_api(slipped=[1]) as api:
+        done = read_project(api, record.store, record.suggestions, PROJECT)
+    assert (done.tasks, done.annotations, done.gone) == (6, 5, 0)
+    check(record)
+
+
+def test_an_annotation_never_stays_without_its_outcomes(record: Record, monkeypatch: pytest.MonkeyPatch) -> None:
+    submit(record, [1])
+    with monkeypatch.context() as patch:
+        patch.setattr(record.store, "judge", lambda *_: 1 / 0)
+        submit(record, [0])
+        record.follower.deleted(PROJECT, [12])
+        record.follower.settle()
+    assert not record.store.knows(PROJECT, 11) and record.store.knows(PROJECT, 12)

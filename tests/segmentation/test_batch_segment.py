@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tator_ml.engine import batch_segment
 from tator_ml.engine.batch_segment import FIRST_STEP
 from tator_ml.engine.client import EngineClient
 from tator_ml.engine.engine import Engine
@@ -86,6 +87,22 @@ def test_steps_are_longer_where_nobody_clicks(tmp_path: Path) -> None:
     try:
         engine.segment(SegmentAsk(store.put(scene_bytes()), (BRIGHT,) * 60))
         assert sum(segmenter.batches) == 60 and FIRST_STEP < max(segmenter.batches) <= STEP_SECONDS / 0.02 + 1
+    finally:
+        engine.close()
+
+
+def test_masks_of_large_pictures_are_made_a_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_segment, "MOST_MASK_BYTES", 640 * 480 * 2)
+    segmenter = Slow()
+    store = ImageStore(tmp_path / "images", 10**9)
+    engine = Engine(Settings(home=tmp_path), store, segmenter, None)
+    try:
+        image = store.put(scene_bytes())
+        assert len(engine.segment(SegmentAsk(image, (BRIGHT,) * 5)).masks) == 5
+        assert segmenter.batches == [2, 2, 1]
+        segmenter.batches.clear()
+        assert len(engine.segment(SegmentAsk(image, (BRIGHT,) * 3, max_results=3)).masks) == 3
+        assert segmenter.batches == [1, 1, 1]
     finally:
         engine.close()
 

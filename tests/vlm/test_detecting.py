@@ -175,12 +175,12 @@ def test_a_newer_question_of_the_task_supersedes(
     engine.detect(ask)
     begun = slow_layers(monkeypatch, 0.01)
     with ThreadPoolExecutor() as pool:
-        first = pool.submit(engine.detect, replace(ask, task="1/7", prompt_ids=("a",)))
+        first = pool.submit(engine.detect, replace(ask, task="1/7"))
         assert begun.wait(10)
-        other = pool.submit(engine.detect, replace(ask, task="1/8", prompt_ids=("a",)))
+        other = pool.submit(engine.detect, replace(ask, task="1/8"))
         while engine.status().waiting["words"] < 1:
             time.sleep(0.001)
-        second = pool.submit(engine.detect, replace(ask, task="1/7", prompt_ids=("b",)))
+        second = pool.submit(engine.detect, replace(ask, task="1/7"))
         with pytest.raises(Superseded):
             first.result(5)
         monkeypatch.undo()
@@ -344,7 +344,7 @@ def test_over_the_wire(
         assert time.monotonic() < until
     finally:
         client.close()
-        server._listener.close()
+        server.close()
 
 
 def test_a_registered_run_is_asked_with_its_adapter(

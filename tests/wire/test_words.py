@@ -13,6 +13,7 @@ import pytest
 from label_config.build import build
 from tator_ml.engine.messages import DetectAsk, Detected, Detection, EngineError, Superseded, Verdict
 from tator_ml.projects import KeptWords
+from tator_ml.vlm.prompts import FORMATS
 from tator_sdk.connect import strip_key
 from tests.wire.conftest import PictureServer, Running
 from tests.wire.test_captured import TRUTH, near
@@ -85,8 +86,8 @@ def test_boxes_as_the_model_gives_them(running: Running, typed: Any, model: Mode
     assert ball["type"] == "rectanglelabels" and ball["from_name"] == "rect" and ball["original_width"] == 640
     assert "balls" in ball["meta"]["text"][-1] and "Qwen" in ball["meta"]["text"][-1]
     (ask,) = model.asked
-    assert ask.output == "bbox" and ask.lane == "click" and ask.model is None and "Ball, Cup" in ask.user
-    assert ask.task == f"{PROJECT}/{TASK}/words" and ask.prompt_ids and ask.seconds < 90
+    assert FORMATS["bbox"] in ask.user and ask.lane == "click" and ask.model is None and "Ball, Cup" in ask.user
+    assert ask.task == f"{PROJECT}/{TASK}/words" and ask.seconds < 90
     assert "1 Ball, 1 Cup in" in said(running)
     assert running.services.suggestions.of_task(PROJECT, TASK)[0]["region_id"] == ball["id"]
 
@@ -106,7 +107,7 @@ def test_points_through_the_segmenter(running: Running, typed: Any, model: Model
     ]
     ball, cup = answered(running, typed("ball, cup", options='model_mode="point"'))
     assert near(ball["value"], TRUTH) and near(cup["value"], SECOND)
-    assert model.asked[0].output == "point" and "1 where the segmenter sees nothing" in said(running)
+    assert FORMATS["point"] in model.asked[0].user and "1 where the segmenter sees nothing" in said(running)
 
 
 def test_a_point_is_no_box_but_the_segmenter_takes_it(running: Running, typed: Any, model: Model) -> None:

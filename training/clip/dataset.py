@@ -25,7 +25,7 @@ from tator_sdk.formats.yolo import YoloReader
 from tator_sdk.geometry import Xyxy, area_xyxy
 from tator_sdk.requests import HeadTraining
 from tator_sdk.settings import Settings
-from tator_sdk.studio import labelled_tasks, open_studio, sentences
+from tator_sdk.studio import StudioError, labelled_tasks, open_studio, sentences
 from training.job import Job
 
 log = logging.getLogger(__name__)
@@ -108,7 +108,10 @@ def of_project(
 
 
 def synchronise(project: int, settings: Settings, examples: Examples, job: Job) -> Interface:
-    """Bring the examples up to date with the project, a page of tasks at a time."""
+    """Bring the examples up to date with the project, a page of tasks at a time.
+
+    Webhooks go on meanwhile: what they deleted stays so, and what no page had is gone only where Label Studio says so.
+    """
     studio: Any = open_studio(settings)
     present = []
     with sentences(settings.label_studio_url):
@@ -122,15 +125,28 @@ def synchronise(project: int, settings: Settings, examples: Examples, job: Job) 
             addresses = addresses_of(interface, task.data or {})
             for annotation in task.annotations or []:
                 number, updated = int(annotation["id"]), revision(annotation.get("updated_at"), interface, addresses)
-                if annotation.get("was_cancelled"):
+                if annotation.get("was_cancelled") or (number in known and not examples.knows(project, number)):
                     continue
                 present.append(number)
                 if known.get(number) != updated:
                     boxes = labelled_boxes(annotation.get("result") or [], interface)
-                    examples.put(project, int(task.id), number, updated, boxes, addresses)
+                    examples.put(project, int(task.id), number, updated, boxes, addresses, newer_stays=True)
+    unseen = sorted(set(known) - set(present))
+    present += [one for one in unseen if examples.knows(project, one) and not _is_gone(studio, settings, one)]
     gone = examples.keep_only(project, present, known)
     job.log(f"{len(present)} annotations in project {project}; {gone} of those known before are gone")
     return interface
+
+
+def _is_gone(studio: Any, settings: Settings, annotation: int) -> bool:
+    """Whether an annotation is deleted, or skipped since: a task may slip from page to page as somebody labels."""
+    try:
+        with sentences(settings.label_studio_url):
+            return bool(studio.annotations.get(id=annotation).was_cancelled)
+    except StudioError as error:
+        if error.status == 404:
+            return True
+        raise
 
 
 def _interface(project: int, settings: Settings) -> Interface:

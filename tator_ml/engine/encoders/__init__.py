@@ -96,6 +96,10 @@ def _of_another_package(kind: str, rest: str, device: str) -> Encoder:
     except EncoderError:
         raise
     except Exception as error:  # whatever its code raises
+        from tator_ml.engine.memory import is_out_of_memory
+
+        if is_out_of_memory(error):  # there may be room once others give up theirs
+            raise
         log.exception("the encoder %s could not be loaded", kind)
         raise EncoderError(f"The encoder {kind} cannot be loaded: {error}") from error
     return encoder

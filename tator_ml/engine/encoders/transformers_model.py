@@ -26,6 +26,7 @@ from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPI
 
 from tator_ml.engine.encoders.base import EncoderError
 from tator_ml.engine.encoders.torch_encoder import TorchEncoder, first_line, square_side, weights_digest
+from tator_ml.engine.memory import is_out_of_memory
 
 log = logging.getLogger(__name__)
 _PROCESSORS: Any = transformers.AutoImageProcessor  # has no types
@@ -133,6 +134,8 @@ def load_folder(folder: Path, device: str = "cpu") -> TransformersEncoder:
     except EncoderError:
         raise
     except Exception as error:  # a parser, a constructor or the model's own arithmetic, each in its way
+        if is_out_of_memory(error):  # there may be room once others give up theirs
+            raise
         raise EncoderError(
             f"The encoder in {folder} is damaged or no image model of transformers: {first_line(error)}"
         ) from error

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from label_config.reader import read
-from tator_ml.learning.disagreements import disagreements, prediction
+from tator_ml.quality.disagreements import disagreements, prediction
 from tator_sdk.annotations import labelled_boxes
 from tests.learning.material import CONFIG, DIM, head_of, rectangle
 
