@@ -16,6 +16,7 @@ from tator_ml.images.fetch import ImageFetcher, ImageRef
 from tator_ml.images.uses import PictureUses
 from tator_ml.learning.follow import Follower
 from tator_ml.learning.stores import embedding_cache, example_store, head_registry, image_store, project_choices
+from tator_ml.leftovers import Tidier
 from tator_ml.metrics import Metrics
 from tator_ml.notices import Notices
 from tator_ml.pending import KeptInVain, PendingPrompts
@@ -66,6 +67,7 @@ class Services:
     quality_record: QualityStore | None = None
     quality: QualityFollower = field(init=False)
     preloader: Preloader = field(init=False)
+    tidier: Tidier = field(init=False)
     qwen: QwenRegistry = field(init=False)
 
     def __post_init__(self) -> None:
@@ -74,6 +76,7 @@ class Services:
         object.__setattr__(self, "qwen", qwen)
         record = self.quality_record or quality_store(self.settings)
         object.__setattr__(self, "quality", QualityFollower(self.settings, record, self.suggestions))
+        object.__setattr__(self, "tidier", Tidier(self.settings))
 
     def preloads_for(self, choices: ProjectChoices) -> bool:
         """Whether pictures of a project with these choices are made ready before they are opened."""
