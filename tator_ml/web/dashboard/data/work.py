@@ -13,14 +13,21 @@ from werkzeug.exceptions import BadRequest
 from werkzeug.wrappers import Response as AnyResponse
 
 from tator_ml.launch import is_for, launch, request_of
+from tator_ml.projects import Role
+from tator_ml.runs import BASE
 from tator_ml.web.access import visitor
 from tator_ml.web.dashboard.data.parts import Data
 from tator_ml.web.dashboard.data.results import seen_job
 from tator_ml.web.dashboard.forms import Refused, read_request, request_form
+from tator_ml.web.dashboard.models.catalogue import Catalogue
+from tator_ml.web.dashboard.models.versions import TITLES
 from tator_sdk.data_requests import DataExport
 from tator_sdk.datasets import READABLE
 from tator_sdk.requests import JobRequest, Prelabel, Relabel, SegmentationBuild, Tweak
 from tator_sdk.settings import Settings
+
+TUNED: tuple[Role, ...] = ("qwen", "sam3")
+"""Roles whose models answer words."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +183,22 @@ def _choices(data: Data, work: Work, project: object) -> dict[str, list[tuple[st
     if sets_too:
         sets = [(one.path, f"{one.id} ({one.type})") for one in data.sets_seen() if one.type in READABLE]
         choices["path"] = [("", "no data set: a project"), *sets]
+    if work.model is Prelabel and not visitor().administrator:
+        choices["model"] = _models(data)
     return choices
+
+
+def _models(data: Data) -> list[tuple[str, str]]:
+    """Models that a member may ask, by name: any other id is loaded from the hub, or from this machine's disk."""
+    catalogue = Catalogue(data.dashboard.settings, data.dashboard.services.projects)
+    who, used = visitor(), catalogue.where_active()
+    tuned = [
+        (one.id, f"{one.id} ({TITLES[role]})")
+        for role in TUNED
+        for one in catalogue.versions(role)
+        if catalogue.seen_by(who, one, used)
+    ]
+    return [("", "the project's active one"), (BASE, BASE), *tuned]
 
 
 def _free_output(wanted: SegmentationBuild, settings: Settings) -> Path:
