@@ -150,6 +150,19 @@ def test_a_head_goes_out_and_comes_back_and_a_pickle_does_not(site: Site, heads:
     assert site.client.get("/tator/models/qwen/base/download").status_code == 400
 
 
+def test_a_run_is_sent_while_it_is_packed(
+    site: Site, settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    run = tuned(settings, 3)
+    assert run.folder is not None
+    (run.folder / "examples.json").write_text("[]")
+    monkeypatch.setattr("tempfile.mkdtemp", lambda **_: pytest.fail("gigabytes on the disk of temporary files"))
+    answer = site.client.get(f"/tator/models/qwen/{run.id}/download")
+    names = zipfile.ZipFile(io.BytesIO(answer.data)).namelist()
+    assert sorted(names) == ["adapter/adapter_model.safetensors", "metadata.json", "metrics.json"]
+    assert answer.headers["Content-Disposition"] == f'attachment; filename="{run.id}.zip"'
+
+
 def test_what_is_active_is_not_deleted(site: Site, heads: HeadRegistry, settings: Settings) -> None:
     entry, run = heads.add(head("Car"), 3, report("Car", "Bus")), tuned(settings, 3)
     heads.activate(3, entry.version, "person")

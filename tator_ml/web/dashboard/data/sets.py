@@ -12,8 +12,8 @@ from werkzeug.wrappers import Response as AnyResponse
 from tator_ml.launch import launch
 from tator_ml.web.access import visitor
 from tator_ml.web.dashboard.data.parts import Data, may_see_set, project_of, sample_picture
-from tator_ml.web.dashboard.data.zips import zipped
 from tator_ml.web.dashboard.forms import read_request
+from tator_ml.web.dashboard.zips import zipped
 from tator_sdk.data_requests import Registration
 from tator_sdk.datasets import TYPES, DatasetRecord, RegistryError
 from tator_sdk.errors import TatorError
