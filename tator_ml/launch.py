@@ -36,6 +36,8 @@ A_NIGHT_SECONDS = 24 * HOUR_SECONDS
 DAYS_SECONDS = 3 * A_NIGHT_SECONDS
 A_WEEK_SECONDS = 7 * A_NIGHT_SECONDS
 MOST_SHARDS = 256
+MOST_JOBS = 10_000
+"""More than the history keeps, with what is open."""
 
 
 class LaunchError(TatorError):
@@ -125,12 +127,27 @@ def request_of(record: jobs.JobRecord) -> JobRequest:
     given = dict(record.request)
     if "shard" in manner.model.model_fields:
         given["shard"] = 0
-    try:
-        return manner.model.model_validate(given)
-    except ValidationError as error:
-        raise LaunchError(
-            f"{record.id} was asked for by another version of Tator, which had other settings; start it anew."
-        ) from error
+    return _asked_by(record, manner, given)
+
+
+def looked_at(record: jobs.JobRecord) -> JobRequest:
+    """The training's request that a look before it (:func:`preview`) was about.
+
+    Raises:
+        LaunchError: it was written by another version of Tator.
+    """
+    manner = next(one for one in MANNERS if one.kind == record.request["kind"])
+    return _asked_by(record, manner, record.request["request"])
+
+
+def open_jobs(settings: Settings, project: int | None = None) -> list[jobs.JobRecord]:
+    """Jobs that wait or run, of one project or of all; the newest first.
+
+    Raises:
+        JobError: Redis does not answer.
+    """
+    with reached(settings) as connection:
+        return [one for one in jobs.JobRecords(connection).list(project, MOST_JOBS) if not one.over]
 
 
 def manner_of(request: JobRequest) -> Manner:
@@ -182,15 +199,21 @@ def _start(settings: Settings, manner: Manner, request: JobRequest, any_that_wai
 
 def _refuse_beside_others(settings: Settings, manner: Manner, request: JobRequest) -> None:
     wanted, unique = request.model_dump(mode="json"), manner.unique(request)
-    with reached(settings) as connection:
-        for one in jobs.JobRecords(connection).list(getattr(request, "project", None)):
-            if one.kind != manner.kind or one.over or one.request == wanted:
-                continue
-            if _name_of(manner, one) == unique:
-                raise LaunchError(
-                    f"{one.id} with other settings is not over; `tator jobs cancel {one.id}` ends it, then start yours "
-                    "again."
-                )
+    for one in open_jobs(settings, getattr(request, "project", None)):
+        if one.kind == manner.kind and one.request != wanted and _name_of(manner, one) == unique:
+            raise LaunchError(
+                f"{one.id} with other settings is not over; `tator jobs cancel {one.id}` ends it, then start yours "
+                "again."
+            )
+
+
+def _asked_by(record: jobs.JobRecord, manner: Manner, given: Any) -> JobRequest:
+    try:
+        return manner.model.model_validate(given)
+    except ValidationError as error:
+        raise LaunchError(
+            f"{record.id} was asked for by another version of Tator, which had other settings; start it anew."
+        ) from error
 
 
 def _name_of(manner: Manner, record: jobs.JobRecord) -> str | None:

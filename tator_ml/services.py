@@ -162,12 +162,17 @@ class EngineWatch:
         self._ended.set()
 
     def look(self) -> None:
-        """Ask now."""
+        """Ask now; whatever comes of it is a status, so that the watch goes on."""
         try:
             self._status = self._engine.status()
         except EngineError as error:
-            before = self._status
-            self._status = Status(False, "", before.model_version, {}, (), 0, 0, str(error))
+            self._status = self._not_ready(str(error))
+        except Exception:  # an answer of another version, for one
+            log.exception("the engine's status cannot be used")
+            self._status = self._not_ready("Tator's engine gives an answer that cannot be used; its log says more.")
+
+    def _not_ready(self, why: str) -> Status:
+        return Status(False, "", self._status.model_version, {}, (), 0, 0, why)
 
     def _watch(self) -> None:
         while not self._ended.is_set():

@@ -175,6 +175,14 @@ def test_again_with_another_prompt(site: Site) -> None:
     assert refused.status_code in (302, 422)
 
 
+def test_it_is_said_where_another_runs_first(site: Site) -> None:
+    (first,) = launch(site.settings, Prelabel(project=1, prompt="every star", dry_run=True))
+    site.begun(first)
+    sent = {"prompt": "every moon", "dry_run": "yes"}
+    answer = site.client.post(f"/tator/jobs/{first.id}/again", data=sent, follow_redirects=True)
+    assert f"{first.id} runs with other settings; yours starts when it has ended." in answer.text
+
+
 def test_others_cannot_name_paths_of_this_machine(guest: Site) -> None:
     (job,) = launch(guest.settings, HeadTraining(project=1))
     guest.ended(job, Ending("done", result={}))

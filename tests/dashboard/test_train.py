@@ -120,6 +120,12 @@ def test_a_look_counts_and_trains_nothing(site: Site, yolo: Path, tmp_path: Path
     site.page(f"/tator/train/look/{other.id}", 404)
 
 
+def test_a_look_of_another_version_of_tator_is_a_sentence(site: Site) -> None:
+    job = site.job("preview", 3, request={"kind": "clip", "request": {"project": 3, "no_longer_there": 1}})
+    answer = site.client.post(f"/tator/train/look/{job.id}/start", follow_redirects=True)
+    assert answer.status_code == 200 and "another version of Tator" in answer.text
+
+
 def test_a_look_says_why_a_training_would_refuse(site: Site, yolo: Path) -> None:  # noqa: F811
     request = TRAININGS["clip"](images_path=yolo, min_per_class=5000)
     found = preview(request, site.settings, LocalJob(site.settings, "look", lambda *_: None))

@@ -165,15 +165,10 @@ def _set_of(data: Data, record: JobRecord) -> DatasetRecord | None:
 def _samples(data: Data, record: JobRecord) -> Look | None:
     """Some pictures of the polygons that a build made, once they are drawn; asks for them where they are not."""
     made = _set_of(data, record) if record.kind == "polygons" else None
-    if made is None:
-        return None
-    look = Look.read(data.look_folder(made))
-    if look is None:
-        data.errands.send("set", made.id, str(data.look_folder(made)))
-    return look
+    return None if made is None else data.pictures_of(made)
 
 
 def _is_drawn(data: Data, record: JobRecord) -> bool:
     """Whether pictures of what a build made are still being drawn."""
     made = _set_of(data, record) if record.kind == "polygons" else None
-    return made is not None and Look.read(data.look_folder(made)) is None
+    return made is not None and data.pictures_of(made) is None

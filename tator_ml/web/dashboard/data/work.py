@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from flask import Blueprint, flash, redirect, render_template, request, url_for
+from flask import Blueprint, render_template, request
 from werkzeug.exceptions import BadRequest
 from werkzeug.wrappers import Response as AnyResponse
 
-from tator_ml.launch import is_for, launch, request_of
+from tator_ml.launch import request_of
 from tator_ml.projects import Role
 from tator_ml.runs import BASE
 from tator_ml.web.access import visitor
@@ -21,6 +21,7 @@ from tator_ml.web.dashboard.data.results import seen_job
 from tator_ml.web.dashboard.forms import Refused, read_request, request_form
 from tator_ml.web.dashboard.models.catalogue import Catalogue
 from tator_ml.web.dashboard.models.versions import TITLES
+from tator_ml.web.dashboard.starting import start
 from tator_sdk.data_requests import DataExport
 from tator_sdk.datasets import READABLE
 from tator_sdk.requests import JobRequest, Prelabel, Relabel, SegmentationBuild, Tweak
@@ -105,7 +106,7 @@ def add(routes: Blueprint, data: Data) -> None:
             raise BadRequest(f"{record.id} was no look.")
         if record.status != "done":
             raise BadRequest(f"{record.id} has not come to a result that could be done.")
-        return _launched(data, looked.model_copy(update={"dry_run": False}))
+        return start(data.dashboard.settings, looked.model_copy(update={"dry_run": False}), "data_job")
 
 
 def _page(data: Data, work: Work) -> Callable[[], str]:
@@ -123,7 +124,7 @@ def _page(data: Data, work: Work) -> Callable[[], str]:
 
 
 def _start(data: Data, work: Work) -> Callable[[], AnyResponse | tuple[str, int]]:
-    def start() -> AnyResponse | tuple[str, int]:
+    def started() -> AnyResponse | tuple[str, int]:
         settings, given = data.dashboard.settings, request.form
         looks = given.get("do", "look") == "look" and work.look != "cannot"
         fixed: dict[str, Any] = {}
@@ -145,16 +146,9 @@ def _start(data: Data, work: Work) -> Callable[[], AnyResponse | tuple[str, int]
             visitor().require(project)
         if isinstance(wanted, SegmentationBuild) and wanted.output is None:
             wanted = wanted.model_copy(update={"output": _free_output(wanted, settings)})
-        return _launched(data, wanted)
+        return start(settings, wanted, "data_job")
 
-    return start
-
-
-def _launched(data: Data, wanted: JobRequest) -> AnyResponse:
-    job = launch(data.dashboard.settings, wanted)[0]
-    if not is_for(job, wanted):
-        flash(f"{job.id} works on this already; yours starts when it has ended.", "good")
-    return redirect(url_for("dashboard.data_job", job_id=job.id))
+    return started
 
 
 def _form(data: Data, work: Work, values: dict[str, Any], errors: dict[str, str] | None = None) -> str:

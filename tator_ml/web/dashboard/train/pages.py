@@ -11,12 +11,13 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from tator_ml.jobs import JobError, JobRecord, JobRecords
 from tator_ml.jobs.connection import living_workers, reached
-from tator_ml.launch import MANNERS, is_for, launch, preview
+from tator_ml.launch import looked_at, preview
 from tator_ml.web.access import visitor
 from tator_ml.web.dashboard.forms import Refused
 from tator_ml.web.dashboard.models.catalogue import Catalogue
 from tator_ml.web.dashboard.models.looking import checked
 from tator_ml.web.dashboard.page import Dashboard
+from tator_ml.web.dashboard.starting import start
 from tator_ml.web.dashboard.train.asking import ABOUT, ROLES, TITLES, Asking, choices_of, plain
 from tator_ml.web.dashboard.train.sources import sources
 from tator_sdk.errors import TatorError
@@ -64,17 +65,15 @@ def add(routes: Blueprint, dashboard: Dashboard) -> None:
         look = "look" in request.form
         try:
             wanted = asked.read(request.form)
-            job = preview(settings, wanted) if look else launch(settings, wanted)[0]
+            if not look:
+                return start(settings, wanted)
+            job = preview(settings, wanted)
         except Refused as refused:
             return page(asked, refused.values, request.form.get("source", ""), refused.errors), 422
         except TatorError as error:
             flash(str(error), "error")
             return page(asked, request.form.to_dict(), request.form.get("source", ""), {}), 409
-        if look:
-            return redirect(url_for("dashboard.train_look", job_id=job.id))
-        if not is_for(job, wanted):
-            flash(f"{job.id} is running with other settings; yours begins when it has ended.", "good")
-        return redirect(url_for("dashboard.jobs_one", job_id=job.id))
+        return redirect(url_for("dashboard.train_look", job_id=job.id))
 
     @routes.get("/train/look/<job_id>")
     def train_look(job_id: str) -> str:
@@ -91,10 +90,8 @@ def add(routes: Blueprint, dashboard: Dashboard) -> None:
     @routes.post("/train/look/<job_id>/start")
     def train_after_look(job_id: str) -> AnyResponse:
         job = _previewed(dashboard, job_id)
-        model = next(one.model for one in MANNERS if one.kind == job.request["kind"])
-        wanted = model.model_validate(job.request["request"])
         try:
-            return redirect(url_for("dashboard.jobs_one", job_id=launch(settings, wanted)[0].id))
+            return start(settings, looked_at(job))
         except TatorError as error:
             flash(str(error), "error")
             return redirect(url_for("dashboard.train_look", job_id=job_id))
