@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
@@ -63,12 +63,16 @@ class Done:
         said: for the strip.
         model_version: what answered.
         was_warm: whether the picture was ready.
+        assist: that it counts as, and that its answer is recorded under.
+        stood: results that it was about, as they stood before.
     """
 
     regions: list[Region]
     said: str
     model_version: str = ""
     was_warm: bool = True
+    assist: str = "text"
+    stood: Sequence[object] = ()
 
 
 Run = Callable[[Typed], Done]
@@ -133,7 +137,7 @@ def tweak(typed: Typed) -> Done:
     said = _said(done, len(boxes), monotonic() - begun)
     if tweaker.without_class:
         said += f"; without classes: {tweaker.without_class}"
-    return Done(regions, said, tweaker.model_version, tweaker.was_warm)
+    return Done(regions, said, tweaker.model_version, tweaker.was_warm, "tweak", result)
 
 
 def forget(typed: Typed) -> Done:
@@ -149,7 +153,7 @@ def forget(typed: Typed) -> Done:
     return Done([], f"'{kept.text or 'all'}' is asked no more" if kept else "no words were kept")
 
 
-COMMANDS: dict[str, Run] = {"tweak": tweak, "forget": forget}
+COMMANDS: Mapping[str, Run] = {"tweak": tweak, "forget": forget}
 
 
 def on_screen(task: Json, prompt_id: str = "") -> list[Any]:
@@ -215,7 +219,7 @@ def _new_ones_first(typed: Typed, boxes: list[StandingBox]) -> list[StandingBox]
     number = typed.task.get("id")
     if typed.project is None or not isinstance(number, int):
         return boxes
-    known = {str(one["region_id"]) for one in typed.services.suggestions.of_task(typed.project, number)}
+    known = typed.services.suggestions.known_ids(typed.project, number)
     return sorted(boxes, key=lambda box: box.region in known)
 
 

@@ -82,7 +82,7 @@ def find_alike(typed: Typed, items: Sequence[Json], pending: frozenset[str]) -> 
     """
     waiting = [item for item in items if str(item.get("id")) in pending]
     if not waiting:
-        return Done([], "")
+        return Done([], "", assist="exemplars")
     begun = monotonic()
     drawn = _drawn(typed, items, waiting)
     try:
@@ -93,7 +93,8 @@ def find_alike(typed: Typed, items: Sequence[Json], pending: frozenset[str]) -> 
     answer = _Answer(drawn, found)
     answer.write()
     said = f"{answer.said} in {monotonic() - begun:.1f} s"
-    return Done(answer.regions, "; ".join([said, *answer.left_out]), found.segmenter, found.was_warm)
+    said = "; ".join([said, *answer.left_out])
+    return Done(answer.regions, said, found.segmenter, found.was_warm, "exemplars")
 
 
 def _drawn(typed: Typed, items: Sequence[Json], waiting: Sequence[Json]) -> _Drawn:

@@ -78,6 +78,18 @@ class Services:
         object.__setattr__(self, "quality", QualityFollower(self.settings, record, self.suggestions))
         object.__setattr__(self, "tidier", Tidier(self.settings))
 
+    def close(self) -> None:
+        """Begin nothing more, finish what was begun, and close files and connections."""
+        self.preloads.close()
+        self.tidier.close()
+        if self.follower is not None:
+            self.follower.close()
+        self.quality.close()
+        self.suggestions.close()
+        end = getattr(self.engine, "close", None)  # an answering object of a caller's own may have nothing to end
+        if end is not None:
+            end()
+
     def preloads_for(self, choices: ProjectChoices) -> bool:
         """Whether pictures of a project with these choices are made ready before they are opened."""
         return self.settings.preload if choices.preload is None else choices.preload

@@ -170,7 +170,8 @@ def _add_keeping(group: typer.Typer, kind: Kind) -> None:
         """Write a run as one zip: its weights, metadata and metrics; what pictures it has seen is not in it."""
         registry = kind.open(read_settings(home=home))
         entry = registry.entry(name)
-        _say(f"{entry.id} is in {registry.archive(entry.id, file or Path(f'{entry.id}.zip'))}.")
+        path = registry.archive(entry.id, file or Path(f"{entry.id}.zip"))
+        _say(f"{entry.id} is in {escape(str(path))}.")
 
     @group.command()
     def delete(name: Id, yes: Yes = False, home: Home = None) -> None:

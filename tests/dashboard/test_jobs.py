@@ -197,7 +197,7 @@ def test_redis_that_is_away_is_a_sentence(tmp_path: Path) -> None:
     site = build_site(Settings(home=tmp_path, redis_url="redis://127.0.0.1:9/0"))
     try:
         assert "Redis does not answer" in site.page("/tator/jobs")
-        assert "Redis does not answer" in site.page("/tator/jobs/clip-1-abcd", 400)
+        assert "Redis does not answer" in site.page("/tator/jobs/clip-1-abcd", 503)
     finally:
         site.client.application.extensions["tator_watch"].stop()
         site.services.suggestions.close()

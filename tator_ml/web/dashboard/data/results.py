@@ -100,10 +100,11 @@ def add(routes: Blueprint, data: Data) -> None:
 
     def standing(record: JobRecord) -> str:
         with reached(settings) as connection:
-            lines = JobRecords(connection).log_lines(record.id)
+            records = JobRecords(connection)
+            lines, _ = records.log_page(record.id, max(0, records.log_end(record.id) - LINES))
         boxes = boxes_of(record) if record.kind in ("tweak", "relabel") else []
         return render_template(
-            "dashboard/data/standing.html", job=record, result=record.result or {}, lines=lines[-LINES:], boxes=boxes,
+            "dashboard/data/standing.html", job=record, result=record.result or {}, lines=lines, boxes=boxes,
             undo=undo_of(data, record), dataset=_set_of(data, record), look=_samples(data, record),
             studio=settings.label_studio_url,
         )  # fmt: skip
