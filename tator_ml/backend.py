@@ -246,23 +246,19 @@ class TatorBackend:
             items = self._services.pending.points(items, task)
             if not items:  # only points of accepted objects are left
                 return self._result()
+        return self._drawn(kind, items, control, task)
+
+    def _drawn(self, kind: str, items: Sequence[Json], control: Control, task: Json) -> Result:
+        """Points, boxes and strokes."""
         image_name = str(items[-1].get("to_name") or control.to_name[0])
         begun = time.monotonic()
         self._look(task, opened=False)
         pending = self._services.pending.of(items, task)
-        ref = self._fetch(task, image_name)
-        choices = self._choices
+        ref, choices = self._fetch(task, image_name), self._choices
+        wanted = frozenset(choices.assists) if choices.assists is not None else None
         drawing = Drawing(
-            self.interface,
-            control,
-            image_name,
-            items,
-            task,
-            ref.size_wh,
-            pending,
-            frozenset(choices.assists) if choices.assists is not None else None,
-            choices.output,
-        )
+            self.interface, control, image_name, items, task, ref.size_wh, pending, wanted, choices.output,
+        )  # fmt: skip
         assists = drawing.assists()
         if not assists:
             return self._result()

@@ -11,6 +11,7 @@ from typing import Any
 
 from label_config.interface import Control, Interface
 from tator_ml.assists import AssistError
+from tator_ml.found_objects import wants_classes
 from tator_ml.images.decode import ImageError
 from tator_ml.images.fetch import ImageRef
 from tator_ml.notes import noted
@@ -202,16 +203,10 @@ def unquoted(argument: str) -> str | None:
 
 def _tweaker(typed: Typed) -> Tweaker:
     """One that does what the prompt field's ``model_assist`` says, else the project's switches, else both."""
-    chosen = typed.control.assists
-    if chosen is None and typed.choices.assists is not None:
-        chosen = frozenset(typed.choices.assists)
+    classify = wants_classes(typed.control, typed.choices)
     return Tweaker(
-        typed.services.engine,
-        typed.interface,
-        typed.choices.clicks_by,
-        typed.choices.head,
-        chosen is None or "classify" in chosen,
-    )
+        typed.services.engine, typed.interface, typed.choices.clicks_by, typed.choices.head, classify,
+    )  # fmt: skip
 
 
 def _new_ones_first(typed: Typed, boxes: list[StandingBox]) -> list[StandingBox]:

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, Literal
 from tator_ml.engine.segmenters import published
 from tator_ml.quality.comparison import MOST_SHARE, Comparison
 from tator_sdk.errors import TatorError
+from tator_sdk.settings import Settings
 
 ASSISTS = ("refine", "classify")
 OUTPUTS = ("box", "polygon", "mask")
@@ -260,6 +261,11 @@ class Projects:
         with (self._folder / f".{project_id}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+def project_choices(settings: Settings) -> Projects:
+    """Choices of an installation's projects."""
+    return Projects(settings.home / "projects", settings.segmenter)
 
 
 def _known(kind: type[Any], kept: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from tator_ml.quality.doubts import Doubts
 from tator_ml.quality.follow import QualityFollower
 from tator_ml.quality.store import QualityStore, quality_store
 from tator_ml.suggestions import Suggestions
-from tator_ml.vlm.registry import QwenRegistry
+from tator_ml.vlm.registry import QwenRegistry, qwen_registry
 from tator_sdk.errors import TatorError
 from tator_sdk.settings import Settings
 
@@ -72,8 +72,7 @@ class Services:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "preloader", Preloader(self.preloads, self.make_ready, self.neighbours, self._drop))
-        qwen = QwenRegistry(self.settings.home / "qwen", self.projects, self.settings.qwen_model_name)
-        object.__setattr__(self, "qwen", qwen)
+        object.__setattr__(self, "qwen", qwen_registry(self.settings, self.projects))
         record = self.quality_record or quality_store(self.settings)
         object.__setattr__(self, "quality", QualityFollower(self.settings, record, self.suggestions))
         object.__setattr__(self, "tidier", Tidier(self.settings))
@@ -194,7 +193,8 @@ class EngineWatch:
 
 def build_services(settings: Settings) -> Services:
     """Services of a web process: an engine at its address, pictures and records under home."""
-    store, registry, projects = image_store(settings), head_registry(settings), project_choices(settings)
+    store, projects = image_store(settings), project_choices(settings)
+    registry = head_registry(settings, projects)
     engine, images = open_engines(settings, store, registry.files), ImageFetcher(settings, store)
     quality = quality_store(settings)
     follower = Follower(

@@ -9,9 +9,9 @@ import httpx
 
 from tator_ml.engine.client import EngineClient
 from tator_ml.engine.messages import EngineError
-from tator_ml.images.store import ImageStore
 from tator_ml.jobs import connect_redis
 from tator_ml.jobs.connection import names_of_workers
+from tator_ml.learning.stores import image_store
 from tator_ml.processes import Part, ProcessError, Supervisor, free_port
 from tator_ml.redis_server import redis_answers, redis_command, redis_url
 from tator_sdk.connect import basic_auth
@@ -44,7 +44,7 @@ def start_back(settings: Settings, parts: Supervisor) -> None:
         parts.start(Part("redis", redis_command(settings), lambda: redis_answers(settings), 20))
     elif not redis_answers(settings):
         raise ProcessError(f"The Redis at {redis_url(settings)} does not answer; start it or unset TATOR_REDIS_URL.")
-    engine = EngineClient(settings, ImageStore(settings.home / "images", settings.image_store_bytes))
+    engine = EngineClient(settings, image_store(settings))
     environment = _environment(settings)
     try:
         parts.start(Part("engine", tator("engine"), lambda: engine_ready(engine), 300, environment=environment))

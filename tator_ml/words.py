@@ -21,8 +21,9 @@ from tator_ml.engine.messages import Ask, Found, Prompt
 from tator_ml.found_objects import Named, Placed, named, output_of_words, vocabulary, wants_classes
 from tator_ml.images.fetch import ImageRef
 from tator_ml.projects import ProjectChoices
+from tator_ml.runs import BASE
 from tator_ml.vlm.prompts import PromptStyle, compose
-from tator_ml.vlm.registry import BASE, QwenEntry
+from tator_ml.vlm.registry import QwenEntry
 from tator_ml.worded import Worded
 from tator_sdk.regions import Region
 

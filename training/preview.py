@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from tator_ml.launch import MANNERS
+from tator_ml.launch import JOB_KINDS
 from tator_sdk.errors import TatorError
 from tator_sdk.qwen_request import QwenTraining
 from tator_sdk.requests import HeadTraining
@@ -20,7 +20,7 @@ Row = dict[str, str | int]
 
 def run(job_id: str, request: dict[str, Any]) -> dict[str, Any]:
     """Count what a training's request names, given as ``kind`` and ``request``; what a worker calls."""
-    model = next(one.model for one in MANNERS if one.kind == request["kind"])
+    model = next(one.model for one in JOB_KINDS if one.kind == request["kind"])
     asked = model.model_validate(request["request"])
     return run_job(job_id, lambda job, settings: preview(asked, settings, job))
 

@@ -60,6 +60,13 @@ class HeadEntry:
         """
         return Head.load(self.folder)
 
+    def about(self) -> dict[str, Any]:
+        """What stands beside the weights: label map, encoder, threshold; empty where it cannot be read."""
+        try:
+            return dict(json.loads((self.folder / METADATA_FILE).read_text()))
+        except (OSError, ValueError, TypeError):
+            return {}
+
     def examples(self) -> list[dict[str, Any]]:
         """What it learned from: annotation, region, image, label, and whether it was held out."""
         path = self.folder / EXAMPLES_FILE

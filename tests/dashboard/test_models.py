@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from flask import g
 
+from tator_ml.learning.confusion import confusion_of
 from tator_ml.learning.registry import HeadRegistry
 from tator_ml.learning.stores import head_registry
 from tator_ml.vlm.registry import ADAPTER, QwenEntry, RunMetadata, qwen_registry
 from tator_ml.web.access import Visitor
 from tator_ml.web.dashboard.models.comparison import compare
-from tator_ml.web.dashboard.models.confusion import confusion_of
 from tator_ml.web.dashboard.models.versions import HEAD_FIGURES, of_head
 from tator_sdk.settings import Settings
 from tests.cli.conftest import head, report

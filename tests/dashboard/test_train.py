@@ -11,7 +11,7 @@ from flask import g
 
 from tator_ml.jobs import JobRecord, JobRecords
 from tator_ml.jobs.order import Ending
-from tator_ml.launch import MANNERS
+from tator_ml.launch import JOB_KINDS
 from tator_ml.learning.stores import example_store, head_registry
 from tator_ml.web.access import Visitor
 from tator_sdk.annotations import LabelledBox
@@ -23,7 +23,7 @@ from training.preview import preview
 
 from .conftest import Site
 
-TRAININGS = {one.kind: one.model for one in MANNERS if one.kind in ("clip", "qwen", "sam3")}
+TRAININGS = {one.kind: one.model for one in JOB_KINDS if one.kind in ("clip", "qwen", "sam3")}
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from tator_ml.jobs import KINDS, lifecycle, start
 from tator_ml.jobs.order import Ending
 from tator_ml.jobs.owner import Owner
-from tator_ml.launch import MANNERS, LaunchError, is_for, launch, open_jobs, request_of
+from tator_ml.launch import JOB_KINDS, LaunchError, is_for, launch, open_jobs, request_of
 from tator_sdk.qwen_request import QwenTraining
 from tator_sdk.requests import (
     Export,
@@ -28,8 +28,8 @@ from .conftest import Jobs
 
 
 def test_every_manner_has_a_kind_that_a_worker_knows() -> None:
-    assert {one.kind for one in MANNERS} <= set(KINDS)
-    assert len({one.kind for one in MANNERS}) == len({one.model for one in MANNERS}) == len(MANNERS)
+    assert {one.kind for one in JOB_KINDS} <= set(KINDS)
+    assert len({one.kind for one in JOB_KINDS}) == len({one.model for one in JOB_KINDS}) == len(JOB_KINDS)
 
 
 @pytest.mark.parametrize(

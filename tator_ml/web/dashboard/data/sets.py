@@ -59,9 +59,7 @@ def _add_list(routes: Blueprint, data: Data) -> None:
 
     @routes.get("/data/live")
     def data_live() -> Response:
-        who = visitor()
-        topic = f"data:{'all' if who.administrator else sorted(who.projects or ())}"
-        return data.dashboard.live.stream(topic, lambda: {"sets": rows()})
+        return data.dashboard.live.stream(f"data:{visitor().sight}", lambda: {"sets": rows()})
 
     @routes.post("/data/add")
     def data_add() -> AnyResponse:

@@ -17,7 +17,7 @@ from tator_ml.projects import Role
 from tator_ml.runs import BASE
 from tator_ml.web.access import visitor
 from tator_ml.web.dashboard.data.parts import Data
-from tator_ml.web.dashboard.data.results import seen_job
+from tator_ml.web.dashboard.data.results import job_on_data
 from tator_ml.web.dashboard.forms import Refused, read_request, request_form
 from tator_ml.web.dashboard.models.catalogue import Catalogue
 from tator_ml.web.dashboard.models.versions import TITLES
@@ -100,7 +100,7 @@ def add(routes: Blueprint, data: Data) -> None:
     @routes.post("/data/job/<job_id>/go")
     def data_job_go(job_id: str) -> AnyResponse:
         """Do what was looked at."""
-        record = seen_job(data, job_id)
+        record = job_on_data(data, job_id)
         looked = request_of(record)
         if not getattr(looked, "dry_run", False):
             raise BadRequest(f"{record.id} was no look.")
