@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
@@ -14,6 +12,7 @@ from tator_ml.assists import AssistError
 from tator_ml.found_objects import wants_classes
 from tator_ml.images.decode import ImageError
 from tator_ml.images.fetch import ImageRef
+from tator_ml.in_time import steps_in_time
 from tator_ml.notes import noted
 from tator_ml.projects import ProjectChoices
 from tator_ml.services import Services
@@ -219,24 +218,15 @@ def _new_ones_first(typed: Typed, boxes: list[StandingBox]) -> list[StandingBox]
 
 
 def _in_time(typed: Typed, tweaker: Tweaker, ref: ImageRef, boxes: list[StandingBox]) -> list[Tweaked]:
-    """What can be done before Label Studio gives up; the strip tells how far it is."""
+    """What can be done before Label Studio gives up: a step behind many clicks may take too long."""
     begun, done = monotonic(), list[Tweaked]()
-    parts = tweaker.tweak(ref, boxes)
-    pool = ThreadPoolExecutor(1, thread_name_prefix="tator-command")  # a step behind many clicks may take too long
-    notices, seconds = typed.services.notices, typed.services.settings.answer_timeout_seconds
-    try:
-        while True:
-            notices.progressed(typed.project, _progress(len(done), len(boxes), monotonic() - begun))
-            try:
-                part = pool.submit(next, parts, None).result(max(0.1, seconds - (monotonic() - begun)))
-            except FutureTimeout:
-                break
-            if part is None:
-                break
-            done += part
-    finally:
-        notices.progressed(typed.project, None)
-        pool.shutdown(wait=False, cancel_futures=True)
+    seconds = typed.services.settings.answer_timeout_seconds
+
+    def said() -> str:
+        return _progress(len(done), len(boxes), monotonic() - begun)
+
+    for part in steps_in_time(typed.services, typed.project, said, tweaker.tweak(ref, boxes), seconds):
+        done += part
     if not done:
         raise AssistError(f"No box was done within {seconds:g} s: Tator is busy; try again in a moment.")
     return done
