@@ -207,9 +207,7 @@ class ConceptFinder:
             for one, labels in self._labelled(worded, ref, part, lane):
                 yield Placed(labels, one.instance.xyxy), partial(self._regions, one, labels, ref.size_wh)
 
-        fill(
-            worded, found, place, standing=standing, most=self._manner.options.max_results, step=STEP, until=until
-        )
+        fill(worded, found, place, standing=standing, most=self._manner.options.max_results, step=STEP, until=until)
 
     def _labelled(
         self, worded: Worded, ref: ImageRef, part: Sequence[_Named], lane: str

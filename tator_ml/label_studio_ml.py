@@ -23,7 +23,6 @@ from tator_ml.engine.messages import EngineError
 from tator_ml.services import Services, build_services
 from tator_sdk.settings import Settings
 
-
 _BUILDING = threading.Lock()
 
 

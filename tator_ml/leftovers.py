@@ -89,9 +89,7 @@ class Tidier:
             log.exception("task %s, annotation %s keeps its points", task, number)
 
 
-def remove_leftovers(
-    settings: Settings, number: int, task: int, result: Sequence[Json], kept: Sequence[Json]
-) -> None:
+def remove_leftovers(settings: Settings, number: int, task: int, result: Sequence[Json], kept: Sequence[Json]) -> None:
     """Take them out of an annotation in Label Studio, unless somebody works on it: their work would be lost.
 
     Args:

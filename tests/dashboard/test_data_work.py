@@ -54,7 +54,10 @@ def test_members_choose_a_model_from_a_list(site: Site) -> None:
         assert answer.status_code == 400 and "Choose one of the list." in answer.text
     assert len(JobRecords(site.connection).list()) == 1
     site.client.post("/tator/data/prelabel", data={**given, "model": "base"})
-    assert sorted(one.request["model"] for one in JobRecords(site.connection).list()) == ["any/model-of-the-hub", "base"]
+    assert sorted(one.request["model"] for one in JobRecords(site.connection).list()) == [
+        "any/model-of-the-hub",
+        "base",
+    ]
 
 
 def test_boxes_are_never_moved_before_a_look(site: Site) -> None:

@@ -84,7 +84,7 @@ def test_a_tuning_is_refused_beside_another_of_the_same_source(jobs: Jobs) -> No
 def test_a_tuning_is_found_behind_many_newer_jobs(jobs: Jobs) -> None:
     (first,) = launch(jobs.settings, QwenTraining(project=3))
     for _ in range(60):
-        start(jobs.settings, "warm", {}, project=3)
+        start(jobs.settings, "warm", {}, project=3, title="a newer one")
     assert len(open_jobs(jobs.settings)) == 61 and open_jobs(jobs.settings, 4) == []
     with pytest.raises(LaunchError, match=f"{first.id} with other settings is not over"):
         launch(jobs.settings, QwenTraining(project=3, rank=4))

@@ -86,5 +86,5 @@ def test_half_a_line_of_a_crash_spoils_no_other(tmp_path: Path) -> None:
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "1.json").write_text('{"head": ')
-    with pytest.raises(TatorError, match=r"delete .*1\.json"):
+    with pytest.raises(TatorError, match=r"put .*1\.json back from a backup, or move it aside"):
         Projects(tmp_path).get(1)

@@ -96,9 +96,13 @@ def _add_sending(routes: Blueprint, data: Data) -> None:
 
 
 def _add_looking(routes: Blueprint, data: Data) -> None:
+    def standing(upload: Upload) -> tuple[bool, Look | None]:
+        """Whether a look at it goes on, and what was found; None where that was for the project before."""
+        going, look = data.errands.runs(*_errand(data, upload)), Look.read(data.uploads.folder_of(upload))
+        return going, None if going and look is not None and look.project != upload.project else look
+
     def found(upload: Upload) -> str:
-        going = data.errands.runs(*_errand(data, upload))
-        look = None if going else Look.read(data.uploads.folder_of(upload))  # else of the project before
+        going, look = standing(upload)
         form = None
         if look is not None and look.report is not None:
             form = request_form(DataImport, leave_out=FIXED)
@@ -112,8 +116,7 @@ def _add_looking(routes: Blueprint, data: Data) -> None:
     @routes.get("/data/import/<upload_id>")
     def data_import_upload(upload_id: str) -> str:
         upload = data.uploads.get(upload_id, visitor())
-        going = data.errands.runs(*_errand(data, upload))
-        looked = not going and Look.read(data.uploads.folder_of(upload)) is not None
+        looked = standing(upload)[1] is not None
         return render_template("dashboard/data/upload.html", upload=upload, found=found(upload), looked=looked)
 
     @routes.get("/data/import/<upload_id>/live")

@@ -62,8 +62,7 @@ class Crops:
         self._kept: OrderedDict[tuple[Any, ...], bytes] = OrderedDict()
 
     def cut(self, key: tuple[Any, ...], image: str, marks: Callable[[tuple[int, int]], list[Marked]]) -> bytes | None:
-        """A JPEG of what is marked and what lies around it; None where the picture is not here, or
-        nothing of it is marked.
+        """A JPEG of what is marked and what lies around it; None without the picture, or where nothing is marked.
 
         Args:
             key: that names it.
