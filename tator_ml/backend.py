@@ -60,7 +60,7 @@ class TatorBackend:
         """
         self.project = project_number(project_id)
         self._label_config = label_config or ""
-        self._assist = ""
+        self._assist, self._lane = "", "click"
         self._looked_at = True
         self._until = 0.0
         self._services = services or build_services(Settings())
@@ -125,6 +125,7 @@ class TatorBackend:
     def _one(self, task: Json, context: Json | None) -> Result:
         begun, outcome = time.monotonic(), "error"
         self._assist = "event" if context else "opened" if self._looked_at else "batch"
+        self._lane = "click" if context else "preload"
         try:
             result = self._answered(task, context)
             outcome = "answered" if result and (isinstance(result, list) or result["result"]) else "empty"
@@ -139,8 +140,7 @@ class TatorBackend:
             log.exception("project %s, task %s failed", self.project, task_number(task))
             self._services.notices.failed(self.project, FULL if disk_is_full(error) else SURPRISE)
         finally:
-            lane = "batch" if self._assist == "text" else "click" if context else "preload"
-            self._services.metrics.answered(self._assist, lane, outcome, time.monotonic() - begun)
+            self._services.metrics.answered(self._assist, self._lane, outcome, time.monotonic() - begun)
         return self._result(kept_prompts(context)) if context else NOTHING_TO_STORE
 
     def _answered(self, task: Json, context: Json | None) -> Result:
@@ -199,7 +199,15 @@ class TatorBackend:
             answer = self._answer(ref, assists)
             version = answer.model_version
             regions += self._written(assists, answer)
-        if self._kept and (kept := self._kept.answer(self.interface, task, partial(self._fetch, task))):
+        try:
+            kept = self._kept.answer(self.interface, task, partial(self._fetch, task)) if self._kept else None
+        except TatorError as error:
+            if not regions:
+                raise
+            log.warning("project %s, task %s: without kept words: %s", self.project, task_number(task), error)
+            self._services.notices.failed(self.project, str(error))
+            kept = None
+        if kept:
             regions, version = regions + kept.regions, kept.model_version
         return self._result(regions, version) if regions else NOTHING_TO_STORE
 
@@ -238,23 +246,19 @@ class TatorBackend:
             items = self._services.pending.points(items, task)
             if not items:  # only points of accepted objects are left
                 return self._result()
+        return self._drawn(kind, items, control, task)
+
+    def _drawn(self, kind: str, items: Sequence[Json], control: Control, task: Json) -> Result:
+        """Points, boxes and strokes."""
         image_name = str(items[-1].get("to_name") or control.to_name[0])
         begun = time.monotonic()
         self._look(task, opened=False)
         pending = self._services.pending.of(items, task)
-        ref = self._fetch(task, image_name)
-        choices = self._choices
+        ref, choices = self._fetch(task, image_name), self._choices
+        wanted = frozenset(choices.assists) if choices.assists is not None else None
         drawing = Drawing(
-            self.interface,
-            control,
-            image_name,
-            items,
-            task,
-            ref.size_wh,
-            pending,
-            frozenset(choices.assists) if choices.assists is not None else None,
-            choices.output,
-        )
+            self.interface, control, image_name, items, task, ref.size_wh, pending, wanted, choices.output,
+        )  # fmt: skip
         assists = drawing.assists()
         if not assists:
             return self._result()
@@ -280,15 +284,15 @@ class TatorBackend:
     def _typed(self, item: Json, control: Control, task: Json) -> Result:
         """Words in the prompt field."""
         text = commands.last_text(item)
-        run, argument = commands.command_of(text) if text.startswith(commands.SIGN) else (typed_words.find, text)
+        is_command = text.startswith(commands.SIGN)
+        self._lane = "batch" if is_command else "words"
+        run, argument = commands.command_of(text) if is_command else (typed_words.find, text)
         self._look(task, opened=False)
-        typed = self._request(item, control, task, argument)
-        stood = commands.on_screen(task, typed.prompt_id) if run is commands.tweak else ()
-        done = run(typed)
-        return self._done(done, task, [item], "tweak" if run is commands.tweak else "text", stood)
+        return self._done(run(self._request(item, control, task, argument)), task, [item])
 
     def _exemplars(self, items: Sequence[Json], control: Control, task: Json) -> Result:
         """Boxes around examples of what is to be found."""
+        self._lane = "words"
         pending = self._services.pending.of(items, task)
         waiting = [item for item in items if str(item.get("id")) in pending]
         if not waiting:
@@ -298,7 +302,7 @@ class TatorBackend:
         self._services.pending.answered(waiting, task)
         if dialect.is_new(items):
             done = replace(done, regions=[dialect.region(one) for one in done.regions])
-        return self._done(done, task, waiting, "exemplars")
+        return self._done(done, task, waiting)
 
     def _request(self, item: Json, control: Control, task: Json, argument: str = "") -> commands.Typed:
         image_name = str(item.get("to_name") or control.to_name[0])
@@ -315,15 +319,15 @@ class TatorBackend:
             partial(self._fetch, task, image_name),
         )
 
-    def _done(
-        self, done: commands.Done, task: Json, prompts: Sequence[Json], assist: str, stood: Sequence[object] = ()
-    ) -> Result:
+    def _done(self, done: commands.Done, task: Json, prompts: Sequence[Json]) -> Result:
+        self._assist = done.assist
         self._services.notices.answered(self.project, done.said, done.was_warm)
         if done.regions:
             asked = [str(item.get("id")) for item in prompts]
             self._services.suggestions.record(
-                self.project, task_number(task), asked, done.regions, done.model_version, assist, before=stood
-            )
+                self.project, task_number(task), asked, done.regions, done.model_version, done.assist,
+                before=done.stood,
+            )  # fmt: skip
         return self._result(done.regions, done.model_version)
 
     def _control(self, item: Json) -> Control:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import TimeoutError as FutureTimeout
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
 from label_config.interface import Control, Interface
 from tator_ml.assists import AssistError
+from tator_ml.found_objects import wants_classes
 from tator_ml.images.decode import ImageError
 from tator_ml.images.fetch import ImageRef
+from tator_ml.in_time import steps_in_time
 from tator_ml.notes import noted
 from tator_ml.projects import ProjectChoices
 from tator_ml.services import Services
@@ -63,12 +63,16 @@ class Done:
         said: for the strip.
         model_version: what answered.
         was_warm: whether the picture was ready.
+        assist: that it counts as, and that its answer is recorded under.
+        stood: results that it was about, as they stood before.
     """
 
     regions: list[Region]
     said: str
     model_version: str = ""
     was_warm: bool = True
+    assist: str = "text"
+    stood: Sequence[object] = ()
 
 
 Run = Callable[[Typed], Done]
@@ -133,7 +137,7 @@ def tweak(typed: Typed) -> Done:
     said = _said(done, len(boxes), monotonic() - begun)
     if tweaker.without_class:
         said += f"; without classes: {tweaker.without_class}"
-    return Done(regions, said, tweaker.model_version, tweaker.was_warm)
+    return Done(regions, said, tweaker.model_version, tweaker.was_warm, "tweak", result)
 
 
 def forget(typed: Typed) -> Done:
@@ -149,7 +153,7 @@ def forget(typed: Typed) -> Done:
     return Done([], f"'{kept.text or 'all'}' is asked no more" if kept else "no words were kept")
 
 
-COMMANDS: dict[str, Run] = {"tweak": tweak, "forget": forget}
+COMMANDS: Mapping[str, Run] = {"tweak": tweak, "forget": forget}
 
 
 def on_screen(task: Json, prompt_id: str = "") -> list[Any]:
@@ -198,16 +202,10 @@ def unquoted(argument: str) -> str | None:
 
 def _tweaker(typed: Typed) -> Tweaker:
     """One that does what the prompt field's ``model_assist`` says, else the project's switches, else both."""
-    chosen = typed.control.assists
-    if chosen is None and typed.choices.assists is not None:
-        chosen = frozenset(typed.choices.assists)
+    classify = wants_classes(typed.control, typed.choices)
     return Tweaker(
-        typed.services.engine,
-        typed.interface,
-        typed.choices.clicks_by,
-        typed.choices.head,
-        chosen is None or "classify" in chosen,
-    )
+        typed.services.engine, typed.interface, typed.choices.clicks_by, typed.choices.head, classify,
+    )  # fmt: skip
 
 
 def _new_ones_first(typed: Typed, boxes: list[StandingBox]) -> list[StandingBox]:
@@ -215,29 +213,20 @@ def _new_ones_first(typed: Typed, boxes: list[StandingBox]) -> list[StandingBox]
     number = typed.task.get("id")
     if typed.project is None or not isinstance(number, int):
         return boxes
-    known = {str(one["region_id"]) for one in typed.services.suggestions.of_task(typed.project, number)}
+    known = typed.services.suggestions.known_ids(typed.project, number)
     return sorted(boxes, key=lambda box: box.region in known)
 
 
 def _in_time(typed: Typed, tweaker: Tweaker, ref: ImageRef, boxes: list[StandingBox]) -> list[Tweaked]:
-    """What can be done before Label Studio gives up; the strip tells how far it is."""
+    """What can be done before Label Studio gives up: a step behind many clicks may take too long."""
     begun, done = monotonic(), list[Tweaked]()
-    parts = tweaker.tweak(ref, boxes)
-    pool = ThreadPoolExecutor(1, thread_name_prefix="tator-command")  # a step behind many clicks may take too long
-    notices, seconds = typed.services.notices, typed.services.settings.answer_timeout_seconds
-    try:
-        while True:
-            notices.progressed(typed.project, _progress(len(done), len(boxes), monotonic() - begun))
-            try:
-                part = pool.submit(next, parts, None).result(max(0.1, seconds - (monotonic() - begun)))
-            except FutureTimeout:
-                break
-            if part is None:
-                break
-            done += part
-    finally:
-        notices.progressed(typed.project, None)
-        pool.shutdown(wait=False, cancel_futures=True)
+    seconds = typed.services.settings.answer_timeout_seconds
+
+    def said() -> str:
+        return _progress(len(done), len(boxes), monotonic() - begun)
+
+    for part in steps_in_time(typed.services, typed.project, said, tweaker.tweak(ref, boxes), seconds):
+        done += part
     if not done:
         raise AssistError(f"No box was done within {seconds:g} s: Tator is busy; try again in a moment.")
     return done

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from label_config.concept_options import MOST_RESULTS, ConceptOptions
@@ -19,7 +20,7 @@ from tator_ml.images.fetch import ImageRef
 from tator_ml.instances import distinct, write_instance
 from tator_ml.phrases import Phrase, phrases_of
 from tator_ml.projects import ProjectChoices
-from tator_ml.worded import Worded
+from tator_ml.worded import Worded, fill
 from tator_sdk.regions import Region
 
 STEP = 8  # objects in one question to the class head: clicks come between
@@ -198,26 +199,12 @@ class ConceptFinder:
         until: float,
     ) -> None:
         """Regions of what was found, until there are as many as may be or the time is up."""
-        taken, most = 0, self._manner.options.max_results
-        for begin in range(0, len(found), STEP):
-            part = found[begin : begin + STEP]
-            if taken >= most:
-                worded.more += len(part)
-                continue
-            if begin and time.monotonic() > until:
-                worded.late += len(part)
-                continue
+
+        def place(part: Sequence[_Named]) -> Iterator[tuple[Placed, Callable[[], list[Region]]]]:
             for one, labels in self._labelled(worded, ref, part, lane):
-                placed = Placed(labels, one.instance.xyxy)
-                if any(placed.is_same(other) for other in standing):
-                    worded.standing += 1
-                elif taken >= most:
-                    worded.more += 1
-                elif regions := self._regions(one, labels, ref.size_wh):
-                    taken += 1
-                    worded.add(placed, regions)
-                else:
-                    worded.unseen += 1
+                yield Placed(labels, one.instance.xyxy), partial(self._regions, one, labels, ref.size_wh)
+
+        fill(worded, found, place, standing=standing, most=self._manner.options.max_results, step=STEP, until=until)
 
     def _labelled(
         self, worded: Worded, ref: ImageRef, part: Sequence[_Named], lane: str

@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from label_config.errors import LabelConfigError
 from label_config.reader import read_cached
-from tator_ml.leftovers import Negative, negatives_of, remove_leftovers, without_leftovers
+from tator_ml.leftovers import Negative, negatives_of, without_leftovers
 from tator_ml.services import Services
 from tator_sdk.errors import TatorError
 
 log = logging.getLogger(__name__)
 
 Json = Mapping[str, Any]
+Suggested = Callable[[int], Sequence[Json]]
+"""Task → what is on record of it."""
 
 
 def take_event(services: Services, project: int | None, event: str, data: Json) -> dict[str, Any]:
@@ -53,8 +55,9 @@ class _Events:
                 follower.came_in_bulk(self._project, _numbers(given))
             elif not isinstance(given, list):
                 self._go_on(event, data.get("task"))
-                self._tidy(given, data)
-                self._follow(given, data)
+                suggested = cache(self._suggested)  # both ask about the same task
+                self._tidy(given, data, suggested)
+                self._follow(given, data, suggested)
         elif event in ("ANNOTATIONS_DELETED", "ANNOTATION_DELETED"):
             gone = _numbers(data.get("annotations") or [data.get("annotation")])
             self._services.quality.deleted(self._project, gone)
@@ -83,7 +86,7 @@ class _Events:
             self._services.notices.failed(self._project, str(error))
             return {"error": str(error)}
 
-    def _follow(self, annotation: object, data: Json) -> None:
+    def _follow(self, annotation: object, data: Json, suggested: Suggested) -> None:
         """Let heads learn from an annotation, have its classes checked, and see what it made of the suggestions."""
         follower, about, task = self._services.follower, data.get("project"), data.get("task")
         if not isinstance(annotation, Mapping) or not isinstance(annotation.get("id"), int):
@@ -94,11 +97,10 @@ class _Events:
         self._services.quality.annotated(self._project, annotation, task, label_config)
         if follower is None:
             return
-        suggested = self._suggested(task["id"])
-        seen = frozenset(str(one["region_id"]) for one in suggested)
+        seen = frozenset(str(one["region_id"]) for one in suggested(task["id"]))
         follower.annotated(self._project, annotation, task, label_config, seen)
 
-    def _tidy(self, annotation: object, data: Json) -> None:
+    def _tidy(self, annotation: object, data: Json, suggested: Suggested) -> None:
         """Free a submitted annotation of the points that asked for its regions, and of negative examples."""
         wanted = self._services.settings.remove_leftover_points
         if not wanted or not isinstance(annotation, Mapping):
@@ -106,11 +108,10 @@ class _Events:
         number, task, result = (annotation.get(key) for key in ("id", "task", "result"))
         if not (isinstance(number, int) and isinstance(task, int) and isinstance(result, list)):
             return
-        suggested = self._suggested(task)
         regions = [item for item in result if isinstance(item, Mapping)]
-        negatives = _negatives(data.get("project"))
-        if len(without_leftovers(regions, suggested, negatives)) < len(regions):
-            self._services.preloads.submit(partial(self._remove_leftovers, number, suggested, negatives))
+        kept = without_leftovers(regions, suggested(task), _negatives(data.get("project")))
+        if len(kept) < len(regions) == len(result):
+            self._services.tidier.tidy(number, task, regions, kept)
 
     def _suggested(self, task: int) -> Sequence[Json]:
         """What is on record of a task; nothing where the record cannot be read: the annotation counts all the same."""
@@ -119,12 +120,6 @@ class _Events:
         except sqlite3.DatabaseError as error:
             log.error("project %s, task %s: the record of suggestions cannot be read: %s", self._project, task, error)
             return []
-
-    def _remove_leftovers(self, annotation: int, suggested: Sequence[Json], negatives: frozenset[Negative]) -> None:
-        try:
-            remove_leftovers(self._services.settings, annotation, suggested, negatives)
-        except TatorError as error:
-            log.warning("project %s, annotation %s keeps its points: %s", self._project, annotation, error)
 
 
 def _negatives(project: object) -> frozenset[Negative]:

@@ -23,10 +23,11 @@ from tator_ml.examples_drawn import Examples
 from tator_ml.found_objects import Placed
 from tator_ml.images.decode import ImageError
 from tator_ml.images.fetch import ImageRef
+from tator_ml.in_time import in_time
 from tator_ml.instances import alike, distinct, write_instance
 from tator_ml.notes import noted
 from tator_ml.phrases import as_phrase
-from tator_ml.typed_words import ENGINE_SHARE, UNCLEAR, in_time, standing_on
+from tator_ml.typed_words import ENGINE_SHARE, UNCLEAR, standing_on
 from tator_sdk.annotations import labels_of
 from tator_sdk.geometry import Xyxy, clip_xyxy, iou_xyxy
 from tator_sdk.regions import Region, RegionError, read_box
@@ -82,7 +83,7 @@ def find_alike(typed: Typed, items: Sequence[Json], pending: frozenset[str]) -> 
     """
     waiting = [item for item in items if str(item.get("id")) in pending]
     if not waiting:
-        return Done([], "")
+        return Done([], "", assist="exemplars")
     begun = monotonic()
     drawn = _drawn(typed, items, waiting)
     try:
@@ -93,7 +94,8 @@ def find_alike(typed: Typed, items: Sequence[Json], pending: frozenset[str]) -> 
     answer = _Answer(drawn, found)
     answer.write()
     said = f"{answer.said} in {monotonic() - begun:.1f} s"
-    return Done(answer.regions, "; ".join([said, *answer.left_out]), found.segmenter, found.was_warm)
+    said = "; ".join([said, *answer.left_out])
+    return Done(answer.regions, said, found.segmenter, found.was_warm, "exemplars")
 
 
 def _drawn(typed: Typed, items: Sequence[Json], waiting: Sequence[Json]) -> _Drawn:

@@ -89,9 +89,9 @@ class Shelf:
         try:
             folder = Path(snapshot_download(repository, allow_patterns=files))
         except Exception as error:  # the client passes on what its HTTP library raises, which has changed
-            if _is_refusal(error):
+            if why := _refusal(error):
                 raise self.error(
-                    f"{repository} is gated: accept its licence on its page on the Hugging Face hub, then run "
+                    f"{repository} is {why}: accept its licence on its page on the Hugging Face hub, then run "
                     f"`hf auth login` or set HF_TOKEN; or put its files into {by_hand.absolute()}."
                 ) from error
             raise self.error(
@@ -140,14 +140,18 @@ def files_digest(paths: Iterable[Path]) -> str:
     return digest.hexdigest()[:8]
 
 
-def _is_refusal(error: BaseException) -> bool:
-    """Whether the hub knows who asks, and does not let them; it says so in what it raises, or in what caused that."""
+def _refusal(error: BaseException) -> str | None:
+    """What a repository is that the hub does not give out, as it raises, or in what caused that; None for others.
+
+    Of a repository that is not there, and of a private one, the hub says 401 as well, lest anybody learns which it is.
+    """
     from huggingface_hub.errors import GatedRepoError
 
-    return any(
-        isinstance(one, GatedRepoError) or getattr(getattr(one, "response", None), "status_code", 0) in _REFUSALS
-        for one in _causes(error)
-    )
+    causes = list(_causes(error))
+    if any(isinstance(one, GatedRepoError) for one in causes):
+        return "gated"
+    statuses = {getattr(getattr(one, "response", None), "status_code", 0) for one in causes}
+    return "gated, private or misspelt" if statuses & _REFUSALS else None
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

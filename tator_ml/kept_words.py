@@ -12,10 +12,11 @@ from label_config.interface import Control, Interface
 from tator_ml.assists import AssistError
 from tator_ml.commands import Done
 from tator_ml.images.fetch import ImageRef
+from tator_ml.in_time import in_time
 from tator_ml.manners import manner_of
 from tator_ml.projects import KeptWords, ProjectChoices
 from tator_ml.services import Services
-from tator_ml.typed_words import ENGINE_SHARE, in_time, said_of
+from tator_ml.typed_words import ENGINE_SHARE, said_of
 from tator_ml.worded import Worded
 from tator_sdk.errors import TatorError
 

@@ -11,6 +11,7 @@ A ``model.py`` for ``label-studio-ml start`` is one line::
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -22,11 +23,18 @@ from tator_ml.engine.messages import EngineError
 from tator_ml.services import Services, build_services
 from tator_sdk.settings import Settings
 
+_BUILDING = threading.Lock()
+
 
 @lru_cache(maxsize=1)
-def shared_services() -> Services:
-    """The process's services, built from the environment at the first request."""
+def _built() -> Services:
     return build_services(Settings())
+
+
+def shared_services() -> Services:
+    """The process's services, built from the environment at the first request, however many come at once."""
+    with _BUILDING:
+        return _built()
 
 
 class TatorModel(LabelStudioMLBase):  # type: ignore[misc]

@@ -36,6 +36,8 @@ A_NIGHT_SECONDS = 24 * HOUR_SECONDS
 DAYS_SECONDS = 3 * A_NIGHT_SECONDS
 A_WEEK_SECONDS = 7 * A_NIGHT_SECONDS
 MOST_SHARDS = 256
+MOST_JOBS = 10_000
+"""More than the history keeps, with what is open."""
 
 
 class LaunchError(TatorError):
@@ -43,8 +45,8 @@ class LaunchError(TatorError):
 
 
 @dataclass(frozen=True)
-class Manner:
-    """How requests of one model become jobs.
+class JobKind:
+    """A kind of job that requests of one model become.
 
     Attributes:
         kind: of the jobs.
@@ -73,7 +75,7 @@ def launch(
 
     Args:
         settings: of this installation.
-        request: of one of the models in `MANNERS`.
+        request: of one of the models in `JOB_KINDS`.
         shards: parts to cut it into, whatever the request says; 0: as it says, or where it leaves that open, one for
             each worker that lives.
         any_that_waits: a job of the same name that waits with other settings is as good; otherwise it is refused.
@@ -86,10 +88,10 @@ def launch(
         LaunchError: a job with other settings stands in the way.
         JobError: Redis does not answer.
     """
-    manner, request = manner_of(request), at_its_place(request)
-    if manner.alone:
-        _refuse_beside_others(settings, manner, request)
-    return [_start(settings, manner, part, any_that_waits) for part in _parts(settings, manner, request, shards)]
+    how, request = kind_of(request), at_its_place(request)
+    if how.alone:
+        _refuse_beside_others(settings, how, request)
+    return [_start(settings, how, part, any_that_waits) for part in _parts(settings, how, request, shards)]
 
 
 def preview(settings: Settings, request: JobRequest) -> jobs.JobRecord:
@@ -99,10 +101,10 @@ def preview(settings: Settings, request: JobRequest) -> jobs.JobRecord:
         LaunchError: it is no request of a training.
         JobError: Redis does not answer.
     """
-    manner, request = manner_of(request), at_its_place(request)
-    asked = {"kind": manner.kind, "request": request.model_dump(mode="json")}
+    how, request = kind_of(request), at_its_place(request)
+    asked = {"kind": how.kind, "request": request.model_dump(mode="json")}
     digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
-    title, project = f"look before: {manner.title(request)}", getattr(request, "project", None)
+    title, project = f"look before: {how.title(request)}", getattr(request, "project", None)
     return jobs.start(settings, "preview", asked, project=project, title=title, unique=f"preview:{digest}")
 
 
@@ -119,30 +121,45 @@ def request_of(record: jobs.JobRecord) -> JobRequest:
     Raises:
         LaunchError: its kind takes none, or it was written by another version of Tator.
     """
-    manner = next((one for one in MANNERS if one.kind == record.kind), None)
-    if manner is None:
+    how = next((one for one in JOB_KINDS if one.kind == record.kind), None)
+    if how is None:
         raise LaunchError(f"A job of the kind {record.kind} cannot be asked for with other settings.")
     given = dict(record.request)
-    if "shard" in manner.model.model_fields:
+    if "shard" in how.model.model_fields:
         given["shard"] = 0
-    try:
-        return manner.model.model_validate(given)
-    except ValidationError as error:
-        raise LaunchError(
-            f"{record.id} was asked for by another version of Tator, which had other settings; start it anew."
-        ) from error
+    return _asked_by(record, how, given)
 
 
-def manner_of(request: JobRequest) -> Manner:
-    """How a request becomes jobs.
+def looked_at(record: jobs.JobRecord) -> JobRequest:
+    """The training's request that a look before it (:func:`preview`) was about.
+
+    Raises:
+        LaunchError: it was written by another version of Tator.
+    """
+    how = next(one for one in JOB_KINDS if one.kind == record.request["kind"])
+    return _asked_by(record, how, record.request["request"])
+
+
+def open_jobs(settings: Settings, project: int | None = None) -> list[jobs.JobRecord]:
+    """Jobs that wait or run, of one project or of all; the newest first.
+
+    Raises:
+        JobError: Redis does not answer.
+    """
+    with reached(settings) as connection:
+        return [one for one in jobs.JobRecords(connection).list(project, MOST_JOBS) if not one.over]
+
+
+def kind_of(request: JobRequest) -> JobKind:
+    """The kind of job that does what a request asks for.
 
     Raises:
         LaunchError: it never does.
     """
-    manner = next((one for one in MANNERS if type(request) is one.model), None)
-    if manner is None:
+    how = next((one for one in JOB_KINDS if type(request) is one.model), None)
+    if how is None:
         raise LaunchError(f"No job does what a {type(request).__name__} asks for.")
-    return manner
+    return how
 
 
 def at_its_place(request: JobRequest) -> JobRequest:
@@ -156,20 +173,20 @@ def at_its_place(request: JobRequest) -> JobRequest:
     return request.model_copy(update=changes) if changes else request
 
 
-def _parts(settings: Settings, manner: Manner, request: JobRequest, shards: int) -> list[JobRequest]:
-    if manner.shards is None:
+def _parts(settings: Settings, how: JobKind, request: JobRequest, shards: int) -> list[JobRequest]:
+    if how.shards is None:
         return [request]
     if not shards and (shards := cast(Any, request).shards) == 1:
         with reached(settings) as connection:
-            shards = max(1, min(manner.shards(settings, living_workers(connection)), MOST_SHARDS))
+            shards = max(1, min(how.shards(settings, living_workers(connection)), MOST_SHARDS))
     return [request.model_copy(update={"shard": shard, "shards": shards}) for shard in range(shards)]
 
 
-def _start(settings: Settings, manner: Manner, request: JobRequest, any_that_waits: bool) -> jobs.JobRecord:
+def _start(settings: Settings, how: JobKind, request: JobRequest, any_that_waits: bool) -> jobs.JobRecord:
     wanted = request.model_dump(mode="json")
     record = jobs.start(
-        settings, manner.kind, wanted, project=getattr(request, "project", None), title=manner.title(request),
-        unique=manner.unique(request), timeout_seconds=manner.timeout_seconds,
+        settings, how.kind, wanted, project=getattr(request, "project", None), title=how.title(request),
+        unique=how.unique(request), timeout_seconds=how.timeout_seconds,
     )  # fmt: skip
     waits = record.status == "queued" and not record.attempt
     if waits and record.request != wanted and not any_that_waits:
@@ -180,22 +197,28 @@ def _start(settings: Settings, manner: Manner, request: JobRequest, any_that_wai
     return record
 
 
-def _refuse_beside_others(settings: Settings, manner: Manner, request: JobRequest) -> None:
-    wanted, unique = request.model_dump(mode="json"), manner.unique(request)
-    with reached(settings) as connection:
-        for one in jobs.JobRecords(connection).list(getattr(request, "project", None)):
-            if one.kind != manner.kind or one.over or one.request == wanted:
-                continue
-            if _name_of(manner, one) == unique:
-                raise LaunchError(
-                    f"{one.id} with other settings is not over; `tator jobs cancel {one.id}` ends it, then start yours "
-                    "again."
-                )
+def _refuse_beside_others(settings: Settings, how: JobKind, request: JobRequest) -> None:
+    wanted, unique = request.model_dump(mode="json"), how.unique(request)
+    for one in open_jobs(settings, getattr(request, "project", None)):
+        if one.kind == how.kind and one.request != wanted and _name_of(how, one) == unique:
+            raise LaunchError(
+                f"{one.id} with other settings is not over; `tator jobs cancel {one.id}` ends it, then start yours "
+                "again."
+            )
 
 
-def _name_of(manner: Manner, record: jobs.JobRecord) -> str | None:
+def _asked_by(record: jobs.JobRecord, how: JobKind, given: Any) -> JobRequest:
     try:
-        return manner.unique(manner.model.model_validate(record.request))
+        return how.model.model_validate(given)
+    except ValidationError as error:
+        raise LaunchError(
+            f"{record.id} was asked for by another version of Tator, which had other settings; start it anew."
+        ) from error
+
+
+def _name_of(how: JobKind, record: jobs.JobRecord) -> str | None:
+    try:
+        return how.unique(how.model.model_validate(record.request))
     except ValidationError:
         return None
 
@@ -232,52 +255,52 @@ def _polygons_of(request: SegmentationBuild) -> str:
     return f"polygons of {source}{_part(request)}"
 
 
-MANNERS: tuple[Manner, ...] = (
-    Manner(
+JOB_KINDS: tuple[JobKind, ...] = (
+    JobKind(
         "clip", HeadTraining,
         lambda request: f"class head {_source(request)}",
         lambda request: f"clip:{request.project or request.images_path}",
         DEFAULT_TIMEOUT_SECONDS,
     ),
-    Manner(
+    JobKind(
         "qwen", QwenTraining,
         lambda request: f"tune the Qwen {_source(request)}",
         lambda request: f"qwen:{request.project or request.dataset}",
         A_WEEK_SECONDS, alone=True,
     ),
-    Manner(
+    JobKind(
         "sam3", Sam3Training,
         lambda request: f"tune the SAM 3 {_source(request)}",
         lambda request: f"sam3:{request.project or request.dataset}",
         A_WEEK_SECONDS, alone=True,
     ),
-    Manner("relabel", Relabel, lambda one: f"classes of project {one.project}{_dry(one)}", _of_project("relabel")),
-    Manner("quality", QualityReading, lambda one: f"quality of project {one.project}", _of_project("quality")),
-    Manner("tweak", Tweak, lambda one: f"boxes of project {one.project}{_dry(one)}", _of_project("tweak")),
-    Manner(
+    JobKind("relabel", Relabel, lambda one: f"classes of project {one.project}{_dry(one)}", _of_project("relabel")),
+    JobKind("quality", QualityReading, lambda one: f"quality of project {one.project}", _of_project("quality")),
+    JobKind("tweak", Tweak, lambda one: f"boxes of project {one.project}{_dry(one)}", _of_project("tweak")),
+    JobKind(
         "prelabel", Prelabel,
         lambda one: f"'{one.prompt[:40] or 'all classes'}' in project {one.project}{_dry(one)}",
         _of_project("prelabel"),
     ),
-    Manner(
+    JobKind(
         "warm", WarmUp,
         lambda one: f"pictures of project {one.project}{_part(one)}",
         lambda one: f"warm:{one.project}:{one.shard}/{one.shards}",
         shards=lambda _, living: living,
     ),
-    Manner(
+    JobKind(
         "polygons", SegmentationBuild,
         _polygons_of,
         lambda one: f"{one.build}:{one.shard}/{one.shards}",
         DAYS_SECONDS, shards=_builders,
     ),
-    Manner(
+    JobKind(
         "import", DataImport,
         lambda one: f"{one.path.name} into project {one.project}",
         lambda one: f"import:{one.project}:{one.path}",
     ),
-    Manner("export", DataExport, lambda one: f"{one.form} of project {one.project}{_dry(one)}", _of_output),
-    Manner("register", Registration, lambda one: f"register {one.path.name}", lambda one: f"register:{one.path}"),
-    Manner("undo", Undo, lambda one: f"take back {one.of}{_dry(one)}", lambda one: f"undo:{one.of}"),
+    JobKind("export", DataExport, lambda one: f"{one.form} of project {one.project}{_dry(one)}", _of_output),
+    JobKind("register", Registration, lambda one: f"register {one.path.name}", lambda one: f"register:{one.path}"),
+    JobKind("undo", Undo, lambda one: f"take back {one.of}{_dry(one)}", lambda one: f"undo:{one.of}"),
 )  # fmt: skip
 """All kinds of jobs that requests ask for."""

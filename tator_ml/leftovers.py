@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from label_config.interface import Interface
 from tator_sdk.annotations import labels_of
+from tator_sdk.errors import TatorError
+from tator_sdk.rewriting import Annotations
 from tator_sdk.settings import Settings
-from tator_sdk.studio import open_studio, sentences
 
 log = logging.getLogger(__name__)
 
@@ -59,21 +61,55 @@ def negatives_of(interface: Interface) -> frozenset[Negative]:
     )
 
 
-def remove_leftovers(
-    settings: Settings, annotation_id: int, suggested: Sequence[Json], negatives: frozenset[Negative] = frozenset()
-) -> None:
-    """Take them out of an annotation in Label Studio, as it stands there now.
+class Tidier:
+    """Takes leftovers out of annotations, one after the other, behind the webhooks' answers; none is passed over."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._order = ThreadPoolExecutor(1, thread_name_prefix="tator-tidy")
+
+    def tidy(self, number: int, task: int, result: Sequence[Json], kept: Sequence[Json]) -> None:
+        """See :func:`remove_leftovers`; a failure is told to the log."""
+        self._order.submit(self._guarded, number, task, result, kept)
+
+    def settle(self) -> None:
+        """Wait until everything that came so far is tidied."""
+        self._order.submit(lambda: None).result()
+
+    def close(self) -> None:
+        """Begin nothing more, and finish what was begun."""
+        self._order.shutdown(cancel_futures=True)
+
+    def _guarded(self, number: int, task: int, result: Sequence[Json], kept: Sequence[Json]) -> None:
+        try:
+            remove_leftovers(self._settings, number, task, result, kept)
+        except TatorError as error:
+            log.warning("task %s, annotation %s keeps its points: %s", task, number, error)
+        except Exception:  # nobody waits for this thread's result
+            log.exception("task %s, annotation %s keeps its points", task, number)
+
+
+def remove_leftovers(settings: Settings, number: int, task: int, result: Sequence[Json], kept: Sequence[Json]) -> None:
+    """Take them out of an annotation in Label Studio, unless somebody works on it: their work would be lost.
+
+    Args:
+        settings: of this installation.
+        number: of the annotation.
+        task: that it is of.
+        result: its regions as they were submitted.
+        kept: those of them that are to stay.
 
     Raises:
-        StudioError: it did not answer, or there is no key for it.
+        StudioError: Label Studio did not answer, or there is no key for it.
     """
-    with sentences(settings.label_studio_url):
-        studio = open_studio(settings)
-        result = list(studio.annotations.get(id=annotation_id).result or [])
-        kept = without_leftovers(result, suggested, negatives)
-        if len(kept) < len(result):
-            studio.annotations.update(id=annotation_id, result=kept)
-            log.info("annotation %s: %s prompts of accepted objects removed", annotation_id, len(result) - len(kept))
+    with Annotations(settings) as annotations:
+        if annotations.read(number) != list(result):
+            log.info("annotation %s was changed since it was submitted, and keeps its points", number)
+        elif number in annotations.drafted(task):
+            log.info("annotation %s has unsaved changes, and keeps its points", number)
+        else:
+            annotations.write(number, list(kept))
+            log.info("annotation %s: %s prompts of accepted objects removed", number, len(result) - len(kept))
 
 
 def _id(item: Json) -> str:

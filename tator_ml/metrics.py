@@ -43,8 +43,8 @@ class Metrics:
         """Count one answer.
 
         Args:
-            assist: points, boxes, strokes, tweak, text, opened, batch or event.
-            lane: click or preload.
+            assist: points, boxes, strokes, tweak, text, exemplars, opened, batch, withheld or event.
+            lane: click, preload, words or batch: the engine's that it goes through.
             outcome: answered, empty, refused (with a sentence), superseded, busy or error.
             seconds: from request to answer.
         """

@@ -245,20 +245,22 @@ class Preloader:
 
     def _look_up(self, project: int, task: int) -> None:
         assert self._look is not None  # noqa: S101
+        with self._lock:
+            about = self._projects[project]
         try:
             stretch, data = self._look(project, task)
+            with self._lock:
+                about.tasks.add(stretch, time.monotonic())
+                for number, fields in data.items():
+                    about.tasks.learn(number, about.read(fields))
         except TatorError as error:
             log.info("project %s: neighbours of task %s are not known: %s", project, task, error)
             with self._lock:
-                about = self._projects[project]
-                about.looking, about.looked_up = False, time.monotonic() + LOOKUP_PAUSE_SECONDS
+                about.looked_up = time.monotonic() + LOOKUP_PAUSE_SECONDS
             return
-        with self._lock:
-            about = self._projects[project]
-            about.looking = False
-            about.tasks.add(stretch, time.monotonic())
-            for number, fields in data.items():
-                about.tasks.learn(number, about.read(fields))
+        finally:  # whatever happened, or nobody would ever ask again
+            with self._lock:
+                about.looking = False
         self._plan(project)
 
 

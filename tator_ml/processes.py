@@ -23,6 +23,9 @@ from tator_sdk.files import write_durably
 LOOPBACK = "127.0.0.1"
 STARTTIME_AFTER_NAME = 19
 """Place of ``starttime`` in /proc/PID/stat, counted after the program's name, which may hold spaces."""
+LOG_BYTES = 8 * 2**20
+"""A part's log that is longer is put aside at its start, in the place of the one before."""
+TAIL_BYTES = 64 * 2**10
 Report = Callable[[str], None]
 """Takes one short sentence about what is happening."""
 
@@ -274,8 +277,12 @@ class Supervisor:
 
     def log_tail(self, name: str, lines: int = 12) -> str:
         """The last lines of a part's log."""
-        path = self.log_path(name)
-        return "\n".join(path.read_text(errors="replace").splitlines()[-lines:]) if path.exists() else ""
+        try:
+            with self.log_path(name).open("rb") as log:
+                log.seek(max(0, log.seek(0, os.SEEK_END) - TAIL_BYTES))
+                return "\n".join(log.read().decode(errors="replace").splitlines()[-lines:])
+        except FileNotFoundError:
+            return ""
 
     def _pid_file(self, name: str) -> PidFile:
         return PidFile(self._home / "run" / f"{name}.json")
@@ -283,6 +290,8 @@ class Supervisor:
     def _launch(self, part: Part) -> subprocess.Popen[bytes]:
         path = self.log_path(part.name)
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and path.stat().st_size > LOG_BYTES:
+            path.replace(path.with_name(f"{path.name}.1"))
         with path.open("ab") as log:
             process = subprocess.Popen(
                 list(part.argv),

@@ -9,7 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -17,6 +17,7 @@ from tator_ml.engine.segmenters import published
 from tator_ml.quality.comparison import MOST_SHARE, Comparison
 from tator_sdk.errors import TatorError
 from tator_sdk.files import write_durably
+from tator_sdk.settings import Settings
 
 ASSISTS = ("refine", "classify")
 OUTPUTS = ("box", "polygon", "mask")
@@ -128,15 +129,24 @@ class Projects:
         """The choices of a project; defaults where none were made."""
         if project_id is None:
             return ProjectChoices(installed=self._installed)
+        path = self._folder / f"{project_id}.json"
         try:
-            kept = json.loads((self._folder / f"{project_id}.json").read_text())
+            return self._read(json.loads(path.read_text()))
         except FileNotFoundError:
             return ProjectChoices(installed=self._installed)
-        except ValueError as error:
+        except (ValueError, TypeError, AttributeError) as error:
             raise TatorError(
-                f"The choices of project {project_id} cannot be read; delete {self._folder / str(project_id)}.json."
+                f"The choices of project {project_id} cannot be read: put {path} back from a backup, or move it aside; "
+                "without it the defaults answer."
             ) from error
-        assists = kept.get("assists")
+
+    def _read(self, kept: Mapping[str, Any]) -> ProjectChoices:
+        """What a file holds; names of a later version are passed over.
+
+        Raises:
+            TypeError, ValueError, AttributeError: it is something else.
+        """
+        assists, words, comparison = (kept.get(name) for name in ("assists", "words", "comparison"))
         return ProjectChoices(
             assists=tuple(assists) if assists is not None else None,
             head=kept.get("head"),
@@ -145,9 +155,9 @@ class Projects:
             segmenter=kept.get("segmenter"),
             output=kept.get("output"),
             qwen=kept.get("qwen"),
-            words=KeptWords(**kept["words"]) if kept.get("words") else None,
+            words=KeptWords(**_known(KeptWords, words)) if words else None,
             sam3=kept.get("sam3"),
-            comparison=Comparison(**kept["comparison"]) if kept.get("comparison") else None,
+            comparison=Comparison(**_known(Comparison, comparison)) if comparison else None,
             installed=self._installed,
         )
 
@@ -246,6 +256,17 @@ class Projects:
         with (self._folder / f".{project_id}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+def project_choices(settings: Settings) -> Projects:
+    """Choices of an installation's projects."""
+    return Projects(settings.home / "projects", settings.segmenter)
+
+
+def _known(kind: type[Any], kept: Mapping[str, Any]) -> dict[str, Any]:
+    """Of what was kept, the fields of a dataclass."""
+    names = {one.name for one in fields(kind)}
+    return {name: value for name, value in kept.items() if name in names}
 
 
 def _last_byte(file: BinaryIO) -> bytes:

@@ -11,7 +11,6 @@ import datetime
 import hashlib
 import json
 import re
-import shutil
 import zipfile
 from abc import ABC, abstractmethod
 from collections import defaultdict
@@ -23,7 +22,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 from safetensors import SafetensorError, safe_open
 
 from tator_ml.projects import Projects, Role
-from tator_ml.versions import next_version
+from tator_ml.versions import next_version, remove_version
 from tator_sdk.errors import TatorError
 from tator_sdk.files import write_durably
 from tator_sdk.unfinished import unfinished
@@ -31,8 +30,6 @@ from tator_sdk.unfinished import unfinished
 METADATA_FILE, METRICS_FILE, EXAMPLES_FILE = "metadata.json", "metrics.json", "examples.json"
 BASE = "base"
 """What the model without any tuning is called."""
-GONE = ".gone-"
-"""Begins the name of a folder that is being removed."""
 
 
 class RunError(TatorError):
@@ -312,10 +309,7 @@ class RunRegistry(ABC, Generic[M, E]):
                 f"{entry.id} is active in project {projects}; `tator models {self.role} rollback --project N` or "
                 "`activate` another one there first."
             )
-        gone = self.folder / f"{GONE}{entry.id}"
-        shutil.rmtree(gone, ignore_errors=True)  # of a removal that was killed
-        entry.folder.rename(gone)
-        shutil.rmtree(gone, ignore_errors=True)
+        remove_version(entry.folder)
         return entry
 
     def check_weights(self, entry: E) -> str:

@@ -16,6 +16,7 @@ from tator_ml.images.fetch import ImageFetcher, ImageRef
 from tator_ml.images.uses import PictureUses
 from tator_ml.learning.follow import Follower
 from tator_ml.learning.stores import embedding_cache, example_store, head_registry, image_store, project_choices
+from tator_ml.leftovers import Tidier
 from tator_ml.metrics import Metrics
 from tator_ml.notices import Notices
 from tator_ml.pending import KeptInVain, PendingPrompts
@@ -26,7 +27,7 @@ from tator_ml.quality.doubts import Doubts
 from tator_ml.quality.follow import QualityFollower
 from tator_ml.quality.store import QualityStore, quality_store
 from tator_ml.suggestions import Suggestions
-from tator_ml.vlm.registry import QwenRegistry
+from tator_ml.vlm.registry import QwenRegistry, qwen_registry
 from tator_sdk.errors import TatorError
 from tator_sdk.settings import Settings
 
@@ -66,14 +67,27 @@ class Services:
     quality_record: QualityStore | None = None
     quality: QualityFollower = field(init=False)
     preloader: Preloader = field(init=False)
+    tidier: Tidier = field(init=False)
     qwen: QwenRegistry = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "preloader", Preloader(self.preloads, self.make_ready, self.neighbours, self._drop))
-        qwen = QwenRegistry(self.settings.home / "qwen", self.projects, self.settings.qwen_model_name)
-        object.__setattr__(self, "qwen", qwen)
+        object.__setattr__(self, "qwen", qwen_registry(self.settings, self.projects))
         record = self.quality_record or quality_store(self.settings)
         object.__setattr__(self, "quality", QualityFollower(self.settings, record, self.suggestions))
+        object.__setattr__(self, "tidier", Tidier(self.settings))
+
+    def close(self) -> None:
+        """Begin nothing more, finish what was begun, and close files and connections."""
+        self.preloads.close()
+        self.tidier.close()
+        if self.follower is not None:
+            self.follower.close()
+        self.quality.close()
+        self.suggestions.close()
+        end = getattr(self.engine, "close", None)  # an answering object of a caller's own may have nothing to end
+        if end is not None:
+            end()
 
     def preloads_for(self, choices: ProjectChoices) -> bool:
         """Whether pictures of a project with these choices are made ready before they are opened."""
@@ -159,12 +173,17 @@ class EngineWatch:
         self._ended.set()
 
     def look(self) -> None:
-        """Ask now."""
+        """Ask now; whatever comes of it is a status, so that the watch goes on."""
         try:
             self._status = self._engine.status()
         except EngineError as error:
-            before = self._status
-            self._status = Status(False, "", before.model_version, {}, (), 0, 0, str(error))
+            self._status = self._not_ready(str(error))
+        except Exception:  # an answer of another version, for one
+            log.exception("the engine's status cannot be used")
+            self._status = self._not_ready("Tator's engine gives an answer that cannot be used; its log says more.")
+
+    def _not_ready(self, why: str) -> Status:
+        return Status(False, "", self._status.model_version, {}, (), 0, 0, why)
 
     def _watch(self) -> None:
         while not self._ended.is_set():
@@ -174,7 +193,8 @@ class EngineWatch:
 
 def build_services(settings: Settings) -> Services:
     """Services of a web process: an engine at its address, pictures and records under home."""
-    store, registry, projects = image_store(settings), head_registry(settings), project_choices(settings)
+    store, projects = image_store(settings), project_choices(settings)
+    registry = head_registry(settings, projects)
     engine, images = open_engines(settings, store, registry.files), ImageFetcher(settings, store)
     quality = quality_store(settings)
     follower = Follower(

@@ -148,6 +148,18 @@ class Suggestions:
             for at, prompts, region_id, region, version in rows
         ]
 
+    def known_ids(self, project: int, task: int) -> set[str]:
+        """Ids of the regions that were suggested on a task; none where the record cannot be read, as the log says."""
+        try:
+            with self._lock:
+                rows = self._database.execute(
+                    "SELECT DISTINCT region_id FROM suggestions WHERE project = ? AND task = ?", (project, task)
+                ).fetchall()
+        except sqlite3.DatabaseError as error:
+            log.error("project %s, task %s: the record of suggestions cannot be read: %s", project, task, error)
+            return set()
+        return {str(name) for (name,) in rows}
+
     def objects_of(self, project: int, task: int) -> list[Suggested]:
         """The objects that were suggested on a task, oldest first; one with its label in a second region is one."""
         with self._lock:

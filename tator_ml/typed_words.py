@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import TimeoutError as FutureTimeout
+from collections.abc import Collection
 from time import monotonic
-from typing import TypeVar
 
 from tator_ml.assists import AssistError
 from tator_ml.commands import Done, Typed, on_screen
-from tator_ml.engine.messages import EngineError
 from tator_ml.found_objects import Placed, placed_regions
 from tator_ml.images.decode import ImageError
+from tator_ml.in_time import in_time
 from tator_ml.manners import manner_of
 from tator_ml.projects import KeptWords
-from tator_ml.services import Services
 from tator_ml.worded import Worded
-
-Answered = TypeVar("Answered")
 
 ALL = ("all", "*")
 """Words for all classes: the editor sends no empty text."""
 
 UNCLEAR = "several annotations stand on this task, so it may repeat what yours has"
-TICK_SECONDS = 1.0
 ENGINE_SHARE = 0.95  # of the time; the rest is for fetching the picture and for writing the answer
 
 
@@ -66,52 +59,6 @@ def all_or(words: str, labels: tuple[str, ...]) -> str:
     """The words, or none where all classes are meant."""
     meant = words.strip()
     return "" if meant.lower() in ALL and meant not in labels else meant
-
-
-def in_time(
-    services: Services, project: int | None, doing: Callable[[], str], ask: Callable[[], Answered], seconds: float
-) -> Answered:
-    """What asking comes to; the strip tells how far it is.
-
-    Args:
-        services: of the web process.
-        project: whose strip is told.
-        doing: the current step in words.
-        ask: asks; in a thread of its own.
-        seconds: the most that it may take.
-
-    Raises:
-        AssistError: it takes longer.
-        TatorError: with a sentence.
-    """
-    begun = monotonic()
-    pool = ThreadPoolExecutor(1, thread_name_prefix="tator-words")
-    asking = pool.submit(ask)
-    try:
-        while True:
-            passed = monotonic() - begun
-            services.notices.progressed(project, f"{doing()}, {_tokens(services)}{passed:.0f} s…")
-            try:
-                return asking.result(max(0.05, min(TICK_SECONDS, seconds - passed)))
-            except FutureTimeout:
-                if asking.done():  # it ended just now, or by a time-out of its own
-                    return asking.result()
-                if monotonic() - begun >= seconds:
-                    raise AssistError(
-                        f"No answer within {seconds:.0f} s: the model is loading or busy; try again in a moment."
-                    ) from None
-    finally:
-        services.notices.progressed(project, None)
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _tokens(services: Services) -> str:
-    """How much the model has written so far, in words; nothing where that is not known."""
-    try:
-        writing = [one.writing for one in services.engine.status().vlms if one.writing]
-    except EngineError:
-        return ""
-    return f"{max(writing)} tokens, " if writing else ""
 
 
 def said_of(worded: Worded, words: str, seconds: float) -> str:

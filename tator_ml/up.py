@@ -9,11 +9,12 @@ import httpx
 
 from tator_ml.engine.client import EngineClient
 from tator_ml.engine.messages import EngineError
-from tator_ml.images.store import ImageStore
 from tator_ml.jobs import connect_redis
-from tator_ml.jobs.connection import living_workers
+from tator_ml.jobs.connection import names_of_workers
+from tator_ml.learning.stores import image_store
 from tator_ml.processes import Part, ProcessError, Supervisor, free_port
 from tator_ml.redis_server import redis_answers, redis_command, redis_url
+from tator_sdk.connect import basic_auth
 from tator_sdk.files import private_folder
 from tator_sdk.settings import Settings
 from tator_sdk.settings_list import ORIGINS, origins
@@ -43,10 +44,12 @@ def start_back(settings: Settings, parts: Supervisor) -> None:
         parts.start(Part("redis", redis_command(settings), lambda: redis_answers(settings), 20))
     elif not redis_answers(settings):
         raise ProcessError(f"The Redis at {redis_url(settings)} does not answer; start it or unset TATOR_REDIS_URL.")
-    engine = EngineClient(settings, ImageStore(settings.home / "images", settings.image_store_bytes))
+    engine = EngineClient(settings, image_store(settings))
     environment = _environment(settings)
-    parts.start(Part("engine", tator("engine"), lambda: engine_ready(engine), 300, environment=environment))
-    engine.close()
+    try:
+        parts.start(Part("engine", tator("engine"), lambda: engine_ready(engine), 300, environment=environment))
+    finally:
+        engine.close()
 
 
 def start_front(settings: Settings, parts: Supervisor) -> Settings:
@@ -64,7 +67,7 @@ def start_front(settings: Settings, parts: Supervisor) -> Settings:
     environment = _environment(settings)
     parts.start(Part("web", tator("serve"), lambda: _web_ready(settings), 60, environment=environment))
     before = _workers(settings)
-    parts.start(Part("worker", tator("worker"), lambda: _workers(settings) > before, 60, environment=environment))
+    parts.start(Part("worker", tator("worker"), lambda: bool(_workers(settings) - before), 60, environment=environment))
     return settings
 
 
@@ -101,17 +104,11 @@ def engine_ready(engine: EngineClient) -> bool:
 
 def _web_ready(settings: Settings) -> bool:
     try:
-        return httpx.get(f"{settings.backend_url}/health", timeout=2, auth=_auth(settings)).is_success
+        return httpx.get(f"{settings.backend_url}/health", timeout=2, auth=basic_auth(settings)).is_success
     except httpx.HTTPError:
         return False
 
 
-def _auth(settings: Settings) -> httpx.BasicAuth | None:
-    if settings.password is None:
-        return None
-    return httpx.BasicAuth(settings.username, settings.password.get_secret_value())
-
-
-def _workers(settings: Settings) -> int:
+def _workers(settings: Settings) -> frozenset[str]:
     with connect_redis(settings) as connection:
-        return living_workers(connection)
+        return names_of_workers(connection)

@@ -1,9 +1,13 @@
-"""Names of models' versions, counted for each kind and project."""
+"""Folders of models' versions: their names, counted for each kind and project, and their removal."""
 
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
+
+GONE = ".gone-"
+"""Begins the name of a folder that is being removed."""
 
 
 def next_version(folder: Path, kind: str, project: int | None, digest: str) -> str:
@@ -15,3 +19,16 @@ def next_version(folder: Path, kind: str, project: int | None, digest: str) -> s
         if (found := re.fullmatch(re.escape(prefix) + r"(\d+)-[0-9a-f]{6}", path.name))
     ]
     return f"{prefix}{max(numbers, default=0) + 1}-{digest[:6]}"
+
+
+def remove_version(folder: Path) -> None:
+    """Delete a version's folder: at once it is in no list any more. What killed removals left goes with it.
+
+    Raises:
+        OSError: it cannot be renamed; nothing is lost then.
+    """
+    gone = folder.with_name(f"{GONE}{folder.name}")
+    shutil.rmtree(gone, ignore_errors=True)
+    folder.rename(gone)
+    for left in folder.parent.glob(f"{GONE}*"):
+        shutil.rmtree(left, ignore_errors=True)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from time import monotonic
+from typing import Any, Protocol, TypeVar
 
 from label_config.interface import Control, Interface
 from tator_ml.found_objects import Placed
 from tator_ml.images.fetch import ImageRef
 from tator_sdk.regions import Region
+
+Found = TypeVar("Found")
 
 
 @dataclass
@@ -84,6 +87,53 @@ class Worded:
         if self.without_class:
             said.append(f"without classes: {self.without_class}")
         return said
+
+
+def fill(
+    worded: Worded,
+    found: Sequence[Found],
+    place: Callable[[Sequence[Found]], Iterable[tuple[Placed, Callable[[], Sequence[Region]]]]],
+    *,
+    standing: Sequence[Placed],
+    most: int,
+    step: int,
+    until: float,
+    tell: Callable[[int, int], None] = lambda done, total: None,
+) -> None:
+    """Take objects into an answer, each once, until there are as many as may be or the time is up.
+
+    Args:
+        worded: the answer, which is told what is left out as well.
+        found: objects, the most important first.
+        place: says of some of them where they are, and what writes their regions: none where nothing can be written.
+        standing: objects that are on the picture already.
+        most: that the answer may have.
+        step: how many are placed at once.
+        until: when the time is up, by ``time.monotonic``; the first step is taken in any case.
+        tell: is told before each step how many are placed then, of how many.
+    """
+    taken: list[Placed] = []
+    for begin in range(0, len(found), step):
+        part = found[begin : begin + step]
+        if len(taken) >= most:
+            worded.more += len(part)
+            continue
+        if begin and monotonic() > until:
+            worded.late += len(part)
+            continue
+        tell(begin + len(part), len(found))
+        for placed, write in place(part):
+            if any(placed.is_same(other) for other in standing):
+                worded.standing += 1
+            elif any(placed.is_same(other) for other in taken):
+                worded.doubled += 1
+            elif len(taken) >= most:
+                worded.more += 1
+            elif regions := write():
+                taken.append(placed)
+                worded.add(placed, regions)
+            else:
+                worded.unseen += 1
 
 
 class Finder(Protocol):

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 from label_config.interface import Control, Interface
@@ -21,9 +22,10 @@ from tator_ml.engine.messages import Ask, Found, Prompt
 from tator_ml.found_objects import Named, Placed, named, output_of_words, vocabulary, wants_classes
 from tator_ml.images.fetch import ImageRef
 from tator_ml.projects import ProjectChoices
+from tator_ml.runs import BASE
 from tator_ml.vlm.prompts import PromptStyle, compose
-from tator_ml.vlm.registry import BASE, QwenEntry
-from tator_ml.worded import Worded
+from tator_ml.vlm.registry import QwenEntry
+from tator_ml.worded import Worded, fill
 from tator_sdk.regions import Region
 
 STEP = 4  # objects in one question to the segmenter: clicks come between
@@ -205,72 +207,68 @@ class WordFinder:
         self, worded: Worded, ref: ImageRef, found: Sequence[Named], standing: Sequence[Placed], lane: str, until: float
     ) -> None:
         """Regions of what was named, until there are as many as may be or the time is up."""
-        if self._manner.options.mode == "bbox":  # a segmenter would take a point as well
+        boxes_alone = self._manner.options.mode == "bbox"
+        if boxes_alone:  # a segmenter would take a point as well
             worded.placeless = sum(one.detection.xyxy is None for one in found)
             found = [one for one in found if one.detection.xyxy is not None]
-        taken: list[Placed] = []
-        most = self._manner.options.max_results
-        for begin in range(0, len(found), STEP):
-            part = found[begin : begin + STEP]
-            if len(taken) >= most:
-                worded.more += len(part)
-                continue
-            if begin and time.monotonic() > until:
-                worded.late += len(part)
-                continue
-            if self._manner.options.mode != "bbox":
-                self.doing = f"segmenting {begin + len(part)} of {len(found)}"
-            for placed, regions in self._placed(worded, ref, part, lane):
-                if any(placed.is_same(other) for other in standing):
-                    worded.standing += 1
-                elif any(placed.is_same(other) for other in taken):
-                    worded.doubled += 1
-                elif len(taken) >= most:
-                    worded.more += 1
-                else:
-                    taken.append(placed)
-                    worded.add(placed, regions)
+
+        def tell(done: int, total: int) -> None:
+            if not boxes_alone:
+                self.doing = f"segmenting {done} of {total}"
+
+        fill(
+            worded, found, lambda part: self._placed(worded, ref, part, lane), standing=standing,
+            most=self._manner.options.max_results, step=STEP, until=until, tell=tell,
+        )  # fmt: skip
 
     def _placed(
         self, worded: Worded, ref: ImageRef, part: Sequence[Named], lane: str
-    ) -> Iterator[tuple[Placed, list[Region]]]:
-        """Each object with its regions."""
+    ) -> Iterator[tuple[Placed, Callable[[], list[Region]]]]:
+        """Each object that is seen, with what writes its regions."""
         manner = self._manner
         assists = [self._assist(one) for one in part]
-        sees = manner.options.mode != "bbox"
-        founds: Sequence[Found | None]
-        if sees or manner.classify:
-            labels = {one.labels for one in part}
-            ask = Ask(
-                image=ref.image,
-                prompts=tuple(assist.prompt for assist in assists),
-                refine=sees,
-                classify=manner.classify,
-                masks=any(needs_mask(assist) for assist in assists),
-                head=manner.head,
-                segmenter=manner.segmenter,
-                label=next(iter(part[0].labels), None) if len(labels) == 1 else None,
-                lane="batch" if lane == "batch" else "click",
-            )
-            answer, why = answer_or_without_class(self._engine, ask)
-            worded.without_class = worded.without_class or why
-            worded.was_warm = worded.was_warm and answer.was_warm
-            segmenter, _, head = answer.model_version.rpartition("+")
-            parts = (self._model_version, segmenter if sees else "", head if manner.classify else "")
-            worded.model_version = "+".join(part for part in parts if part)
-            founds = answer.found
-        else:
-            boxes = [one.detection.xyxy for one in part]
-            founds = [None if box is None else Found(box, refined=False) for box in boxes]
-        for one, assist, found in zip(part, assists, founds, strict=True):
+        for one, assist, found in zip(part, assists, self._founds(worded, ref, part, assists, lane), strict=True):
             if found is None:
                 worded.unseen += 1
                 continue
-            regions = write_regions(assist, found, manner.interface, ref.size_wh, manner.agreement)
-            if one.detection.label:
-                said = f"“{one.detection.label}” ({manner.model_name})"
-                regions = [{**each, "meta": {"text": [*_info(each), said]}} for each in regions]
-            yield Placed(_labels(assist, found, manner), found.xyxy), regions
+            yield Placed(_labels(assist, found, manner), found.xyxy), partial(self._written, ref, one, assist, found)
+
+    def _founds(
+        self, worded: Worded, ref: ImageRef, part: Sequence[Named], assists: Sequence[Assist], lane: str
+    ) -> Sequence[Found | None]:
+        """What segmenter and head make of some objects."""
+        manner = self._manner
+        sees = manner.options.mode != "bbox"
+        if not (sees or manner.classify):
+            boxes = [one.detection.xyxy for one in part]
+            return [None if box is None else Found(box, refined=False) for box in boxes]
+        labels = {one.labels for one in part}
+        ask = Ask(
+            image=ref.image,
+            prompts=tuple(assist.prompt for assist in assists),
+            refine=sees,
+            classify=manner.classify,
+            masks=any(needs_mask(assist) for assist in assists),
+            head=manner.head,
+            segmenter=manner.segmenter,
+            label=next(iter(part[0].labels), None) if len(labels) == 1 else None,
+            lane="batch" if lane == "batch" else "click",
+        )
+        answer, why = answer_or_without_class(self._engine, ask)
+        worded.without_class = worded.without_class or why
+        worded.was_warm = worded.was_warm and answer.was_warm
+        segmenter, _, head = answer.model_version.rpartition("+")
+        parts = (self._model_version, segmenter if sees else "", head if manner.classify else "")
+        worded.model_version = "+".join(part for part in parts if part)
+        return answer.found
+
+    def _written(self, ref: ImageRef, one: Named, assist: Assist, found: Found) -> list[Region]:
+        manner = self._manner
+        regions = write_regions(assist, found, manner.interface, ref.size_wh, manner.agreement)
+        if one.detection.label:
+            said = f"“{one.detection.label}” ({manner.model_name})"
+            regions = [{**each, "meta": {"text": [*_info(each), said]}} for each in regions]
+        return regions
 
     def _assist(self, one: Named) -> Assist:
         box, point = one.detection.xyxy, one.detection.point

@@ -39,6 +39,7 @@ class FakeLabelStudio:
         tasks: with ``data``, ``meta``, ``annotations`` and ``predictions``, by number.
         uploads: names of uploaded files, by number.
         storages: rows of local storages.
+        drafts: numbers of annotations that somebody has unsaved changes on.
     """
 
     config: str = "<View/>"
@@ -54,6 +55,7 @@ class FakeLabelStudio:
     uploads: dict[int, str] = field(default_factory=dict)
     storages: list[dict[str, Any]] = field(default_factory=list)
     refused_names: set[str] = field(default_factory=set)
+    drafts: set[int] = field(default_factory=set)
     listed: int = 0
     _annotations: int = 0
     _unique: dict[str, int] = field(default_factory=dict)
@@ -119,13 +121,10 @@ class FakeLabelStudio:
         if found := re.fullmatch(r"/api/tasks/(\d+)/annotations/", parts.path):
             return self._annotate(int(found[1]), json.loads(content))
         if found := re.fullmatch(r"/api/annotations/(\d+)/", parts.path):
-            for task in self.tasks.values():
-                for row in task["annotations"]:
-                    if row["id"] == int(found[1]):
-                        if method == "DELETE":
-                            self._delete_annotation(row["id"])
-                        return (204, None) if method == "DELETE" else (200, {**row, "task": task["id"]})
-            return 404, {"detail": "Not found."}
+            return self._one_annotation(method, int(found[1]), content)
+        if found := re.fullmatch(r"/api/tasks/(\d+)/drafts", parts.path):
+            numbers = {row["id"] for row in self.tasks[int(found[1])]["annotations"]}
+            return 200, [{"annotation": number, "result": []} for number in sorted(self.drafts & numbers)]
         if method == "DELETE" and parts.path == f"{base}/model-versions/":
             version = json.loads(content)["model_version"]
             self.held = [one for one in self.held if one.model_version != version]
@@ -207,6 +206,19 @@ class FakeLabelStudio:
             self.uploads[number] = f"upload/{self.project}/{number:08x}-{name.decode()}"
         return 201, {"file_upload_ids": list(range(first, first + len(names)))}
 
+    def _one_annotation(self, method: str, number: int, content: bytes) -> tuple[int, Any]:
+        pairs = [(task["id"], row) for task in self.tasks.values() for row in task["annotations"]]
+        task, row = next(((task, row) for task, row in pairs if row["id"] == number), (None, None))
+        if row is None:
+            return 404, {"detail": "Not found."}
+        if method == "DELETE":
+            self._delete_annotation(number)
+            return 204, None
+        if method == "PATCH":
+            row["result"] = json.loads(content)["result"]
+            self.drafts.discard(number)  # as Label Studio does, whoever's they are
+        return 200, {**row, "task": task}
+
     def _delete_annotation(self, number: int) -> None:
         for task in self.tasks.values():
             task["annotations"] = [row for row in task["annotations"] if row["id"] != number]
@@ -238,7 +250,7 @@ class FakeLabelStudio:
                 self.end_headers()
                 self.wfile.write(body)
 
-            do_GET = do_POST = do_DELETE = _answer
+            do_GET = do_POST = do_PATCH = do_DELETE = _answer
 
             def log_message(self, *_: object) -> None:
                 pass

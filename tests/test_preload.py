@@ -70,6 +70,7 @@ class Toy:
         self.made: list[tuple[int, bool]] = []
         self.looks: list[int] = []
         self.fails = False
+        self.surprise: Exception | None = None
         self.preloader = Preloader(preloads, self._warm, self._look if look else None)
 
     def _warm(self, project: int, task: int, address: str, looked_at: bool) -> None:
@@ -80,6 +81,8 @@ class Toy:
         self.looks.append(task)
         if self.fails:
             raise StudioError("not there")
+        if self.surprise:
+            raise self.surprise
         tasks = range(max(1, task - 6), min(50, task + 18) + 1)
         return Stretch(tuple(tasks), tasks[0] == 1, tasks[-1] == 50), {one: {"image": f"/{one}.png"} for one in tasks}
 
@@ -132,6 +135,15 @@ def test_label_studio_is_asked_seldom(preloads: Preloads, monkeypatch: pytest.Mo
     toy.open(49)
     toy.open(48)
     assert len(toy.looks) == 2, "an answer that failed is not asked for again at once"
+
+
+def test_a_surprise_is_not_the_end_of_asking(preloads: Preloads, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tator_ml.preload, "LOOKUP_SECONDS", 0.0)
+    toy = Toy(preloads)
+    toy.surprise = ValueError("an odd answer")
+    toy.open(10)
+    toy.surprise = None
+    assert (11, False) in toy.open(10) and toy.looks == [10, 10]
 
 
 def test_without_label_studio_tasks_of_requests_are_neighbours(preloads: Preloads) -> None:

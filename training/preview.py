@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from tator_ml.launch import MANNERS
+from tator_ml.launch import JOB_KINDS
 from tator_sdk.errors import TatorError
 from tator_sdk.qwen_request import QwenTraining
 from tator_sdk.requests import HeadTraining
@@ -22,9 +22,9 @@ def run(job_id: str, request: dict[str, Any]) -> dict[str, Any]:
     """Count what a training's request names, given as ``kind`` and ``request``; what a worker calls."""
 
     def counted(job: Job, settings: Settings) -> dict[str, Any]:  # what is wrong with a request is the job's end, too
-        model = next((one.model for one in MANNERS if one.kind == request["kind"]), None)
+        model = next((one.model for one in JOB_KINDS if one.kind == request["kind"]), None)
         if model is None:
-            kinds = ", ".join(one.kind for one in MANNERS)
+            kinds = ", ".join(one.kind for one in JOB_KINDS)
             raise TatorError(f"There is no training of the kind '{request['kind']}'; there are {kinds}.")
         return preview(model.model_validate(request["request"]), settings, job)
 

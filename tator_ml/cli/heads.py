@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 from rich.table import Table
 
+from tator_ml.learning.confusion import Confusion, confusion_of
 from tator_ml.reports import part, rows
 
 if TYPE_CHECKING:
@@ -19,15 +19,6 @@ MOST_CONFUSED = 12
 """Classes that a confusion matrix has room for."""
 MOST_MIXED = 5
 NONE = "-"
-
-
-def metadata_of(entry: HeadEntry) -> dict[str, Any]:
-    """What stands beside the weights: label map, encoder, threshold; empty where it cannot be read."""
-    try:
-        found = json.loads((entry.folder / "head.json").read_text())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def figure(value: object, digits: int = 3) -> str:
@@ -83,7 +74,7 @@ def quality(entry: HeadEntry) -> str:
 
 def silence(entry: HeadEntry) -> str:
     """From where on it answers, and what to expect of that."""
-    about, metrics = metadata_of(entry), part(entry.report, "metrics")
+    about, metrics = entry.about(), part(entry.report, "metrics")
     said = f"It answers from a probability of {figure(about.get('threshold'), 2)}"
     said += f" with a lead of {figure(about.get('margin'), 2)}"
     if metrics.get("expected_precision") is None:
@@ -113,37 +104,22 @@ def per_class_table(report: Mapping[str, Any], most: int | None = None) -> Table
 
 def confusion(report: Mapping[str, Any]) -> Iterator[Table | str]:
     """The confusion matrix, cut to its most confused classes where it is big, and the commonest mix-ups."""
-    held_out = part(report, "metrics", "held_out")
-    names = [str(one.get("class")) for one in rows(held_out, "per_class") if isinstance(one, dict)]
-    counts = rows(held_out, "confusion")
-    if not held_out.get("boxes") or not names or [len(row) for row in counts] != [len(names)] * len(names):
+    found = confusion_of(part(report, "metrics"), MOST_CONFUSED, MOST_MIXED)
+    if found is None:
         return
-    wrong = {
-        (row, column): counts[row][column]
-        for row in range(len(names))
-        for column in range(len(names))
-        if row != column and counts[row][column]
-    }
-    shown = list(range(len(names)))
-    if len(names) > MOST_CONFUSED:
-        trouble = [sum(count for pair, count in wrong.items() if index in pair) for index in shown]
-        shown = sorted(sorted(shown, key=lambda index: -trouble[index])[:MOST_CONFUSED])
-    yield _matrix(names, counts, shown)
-    if len(shown) < len(names):
-        yield f"The {len(shown)} most confused of {len(names)} classes; --json has them all."
-    for (row, column), count in sorted(wrong.items(), key=lambda one: -one[1])[:MOST_MIXED]:
-        yield f"{count} times '{escape(names[row])}' taken for '{escape(names[column])}'"
+    yield _matrix(found)
+    if len(found.names) < found.classes:
+        yield f"The {len(found.names)} most confused of {found.classes} classes; --json has them all."
+    for pair in found.pairs:
+        yield f"{pair.count} times '{escape(pair.true)}' taken for '{escape(pair.said)}'"
 
 
-def _matrix(names: Sequence[str], counts: Sequence[Sequence[int]], shown: Sequence[int]) -> Table:
+def _matrix(found: Confusion) -> Table:
     """Columns bear numbers, as names would not fit."""
     table = Table("", "true \\ said", box=None, pad_edge=False)
-    for index in shown:
-        table.add_column(str(index + 1), justify="right")
-    for row in shown:
-        cells = [
-            f"[bold green]{counts[row][column]}[/]" if row == column else str(counts[row][column] or "[dim]·[/]")
-            for column in shown
-        ]
-        table.add_row(f"[dim]{row + 1}[/]", escape(names[row]), *cells)
+    for place in found.places:
+        table.add_column(str(place + 1), justify="right")
+    for name, place, row in zip(found.names, found.places, found.cells, strict=True):
+        cells = [f"[bold green]{one.count}[/]" if one.right else str(one.count or "[dim]·[/]") for one in row]
+        table.add_row(f"[dim]{place + 1}[/]", escape(name), *cells)
     return table

@@ -17,12 +17,12 @@ from tator_ml.cli.heads import (
     decision_in_short,
     figure,
     held_out_macro_f1,
-    metadata_of,
     moment,
     per_class_table,
     quality,
     silence,
 )
+from tator_ml.cli.options import Project, SomeProject, say
 from tator_ml.cli.qwen import qwen
 from tator_ml.cli.sam3 import sam3
 from tator_ml.cli.serving import Home, read_settings
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
 OWN = "the backend's own head"
 
-Project = Annotated[int, typer.Option("--project", "-p", min=1, help="The project's number in Label Studio's address.")]
-SomeProject = Annotated[int | None, typer.Option("--project", "-p", min=1, help="The project's number.")]
 Version = Annotated[str, typer.Argument(metavar="VERSION", help="The head's version, or its beginning.")]
 
 models = typer.Typer(name="models", no_args_is_help=True)
@@ -88,7 +86,7 @@ def list_heads(project: SomeProject = None, home: Home = None) -> None:
     table = Table(*names, box=None, pad_edge=False)
     table.columns[0].no_wrap = table.columns[6].no_wrap = True  # versions are there to be copied
     for entry in entries:
-        about = metadata_of(entry)
+        about = entry.about()
         table.add_row(
             entry.version,
             _where_active(active[entry.version]),
@@ -117,7 +115,7 @@ def show(
     active = sorted(_active_in(settings)[entry.version])
     counts = _learned_from(entry)
     if as_json:
-        about = {name: value for name, value in metadata_of(entry).items() if name != "metrics"}
+        about = {name: value for name, value in entry.about().items() if name != "metrics"}
         whole: dict[str, Any] = {"version": entry.version, "folder": str(entry.folder), "project": entry.project}
         whole |= {"created": entry.created, "active_in": active, "learned_from": counts}
         typer.echo(json.dumps({**whole, "head": about, "report": dict(entry.report)}, indent=2))
@@ -153,7 +151,7 @@ def rollback(project: Project, home: Home = None) -> None:
     Example: tator models rollback --project 3
     """
     entry = _registry(read_settings(home=home)).rollback(project)
-    _say(f"Project {project} is back at {entry.version if entry else OWN}.")
+    say(f"Project {project} is back at {entry.version if entry else OWN}.")
 
 
 @models.command()
@@ -163,10 +161,10 @@ def default(project: Project, home: Home = None) -> None:
 
     projects = project_choices(read_settings(home=home))
     if projects.get(project).head is None:
-        _say(f"Project {project} uses {OWN} already.")
+        say(f"Project {project} uses {OWN} already.")
         return
     change = projects.activate(project, None, "person")
-    _say(f"Project {project} uses {OWN}; `tator models activate {change.before} --project {project}` undoes it.")
+    say(f"Project {project} uses {OWN}; `tator models activate {change.before} --project {project}` undoes it.")
 
 
 @models.command()
@@ -176,7 +174,7 @@ def history(project: Project, home: Home = None) -> None:
 
     changes = project_choices(read_settings(home=home)).activations(project)
     if not changes:
-        _say(f"The head of project {project} was never changed; {OWN} answers.")
+        say(f"The head of project {project} was never changed; {OWN} answers.")
         return
     table = Table("when", "head", "before", "why", "macro-F1", "head before", box=None, pad_edge=False)
     for one in reversed(changes):
@@ -199,7 +197,7 @@ def export(
     registry = _registry(read_settings(home=home))
     entry = registry.get(version)
     written = registry.export(entry.version, file or Path(f"{entry.version}.zip"))
-    _say(f"{entry.version} is in {written}; `tator models add {written}` takes it in elsewhere.")
+    say(f"{entry.version} is in {written}; `tator models add {written}` takes it in elsewhere.")
 
 
 @models.command()
@@ -217,12 +215,12 @@ def add(
         raise ModelsError("--activate needs --project N: a head is active in a project.")
     registry = _registry(read_settings(home=home))
     entry = registry.add_archive(path, project)
-    _say(f"{entry.version} is in the registry.")
+    say(f"{entry.version} is in the registry.")
     if activate and project is not None:
         registry.activate(project, entry.version, "person")
-        _say(f"{entry.version} is active in project {project}.")
+        say(f"{entry.version} is active in project {project}.")
     else:
-        _say(f"`tator models activate {entry.version} --project {project or 'N'}` makes it active.")
+        say(f"`tator models activate {entry.version} --project {project or 'N'}` makes it active.")
 
 
 @models.command()
@@ -238,9 +236,9 @@ def delete(
     registry = _registry(read_settings(home=home))
     entry = registry.get(version)
     if not yes and not typer.confirm(f"Delete {entry.version} for good?"):
-        _say("Nothing was deleted.")
+        say("Nothing was deleted.")
         raise typer.Exit(1)
-    _say(f"{registry.remove(entry.version).version} is deleted.")
+    say(f"{registry.remove(entry.version).version} is deleted.")
 
 
 @models.command()
@@ -267,11 +265,11 @@ def auto(
     chosen = projects.get(project).train_after
     after = settings.train_after if chosen is None else chosen
     said = f"a head is trained after every {after} annotations" if after else "no head is trained by itself"
-    _say(f"project {project}: {said}{' (the default)' if chosen is None else ''}")
+    say(f"project {project}: {said}{' (the default)' if chosen is None else ''}")
 
 
 def _show(entry: HeadEntry, active: list[int], counts: dict[str, Any], console: Console) -> None:
-    report, about = entry.report, metadata_of(entry)
+    report, about = entry.report, entry.about()
     metrics, request = part(report, "metrics"), part(report, "request")
     held_out, training, recipe = part(metrics, "held_out"), part(metrics, "training"), part(about, "recipe")
     crop = f"{'square' if recipe.get('square') else 'as drawn'}, margin {figure(recipe.get('margin'), 2)}"
@@ -364,7 +362,3 @@ def _active_in(settings: Settings) -> defaultdict[str, set[int]]:
 
 def _where_active(projects: set[int]) -> str:
     return f"[green]✓[/] {', '.join(str(one) for one in sorted(projects))}" if projects else ""
-
-
-def _say(sentence: str) -> None:
-    Console(highlight=False, soft_wrap=True).print(escape(sentence))

@@ -14,14 +14,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from tator_ml.cli.heads import figure, moment
+from tator_ml.cli.options import Project, SomeProject, say
 from tator_ml.cli.serving import Home, read_settings
-from tator_ml.projects import Projects
+from tator_ml.projects import project_choices
 from tator_ml.reports import part
 from tator_ml.runs import BASE, Entry, RunRegistry
 from tator_sdk.settings import Settings
 
-Project = Annotated[int, typer.Option("--project", "-p", min=1, help="The project's number in Label Studio's address.")]
-SomeProject = Annotated[int | None, typer.Option("--project", "-p", min=1, help="The project's number.")]
 Id = Annotated[str, typer.Argument(metavar="ID", help="The run's id, or its beginning; base for the untuned model.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Everything, for programs.")]
@@ -125,9 +124,9 @@ def _add_looking(group: typer.Typer, kind: Kind) -> None:
         """Show how the project's model changed and why, the newest first."""
         settings = read_settings(home=home)
         registry = kind.open(settings)
-        changes = Projects(settings.home / "projects").activations(project, registry.role)
+        changes = project_choices(settings).activations(project, registry.role)
         if not changes:
-            _say(f"The {registry.title} of project {project} was never changed; the base answers.")
+            say(f"The {registry.title} of project {project} was never changed; the base answers.")
             return
         table = Table(
             "when", "model", "before", "why", kind.figures[kind.main], "before's", box=None, pad_edge=False
@@ -145,19 +144,19 @@ def _add_choosing(group: typer.Typer, kind: Kind) -> None:
         registry = kind.open(read_settings(home=home))
         found = registry.entry(name)
         if registry.chosen(project) == found.id:
-            _say(f"{found.id} is active in project {project} already.")
+            say(f"{found.id} is active in project {project} already.")
             return
         gate = part(found.metrics, "gate")
         entry = registry.activate(project, found.id, "person", gate)
-        _say(f"{entry.id} is active in project {project}.")
+        say(f"{entry.id} is active in project {project}.")
         if gate and not gate.get("activate"):
-            _say(f"After its training it was held back: {escape(str(gate.get('reason')))}.")
+            say(f"After its training it was held back: {gate.get('reason')}.")
 
     @group.command()
     def rollback(project: Project, home: Home = None) -> None:
         """Go back to the model that was active before."""
         entry = kind.open(read_settings(home=home)).rollback(project)
-        _say(f"Project {project} is back at {entry.id}.")
+        say(f"Project {project} is back at {entry.id}.")
 
 
 def _add_keeping(group: typer.Typer, kind: Kind) -> None:
@@ -170,7 +169,8 @@ def _add_keeping(group: typer.Typer, kind: Kind) -> None:
         """Write a run as one zip: its weights, metadata and metrics; what pictures it has seen is not in it."""
         registry = kind.open(read_settings(home=home))
         entry = registry.entry(name)
-        _say(f"{entry.id} is in {registry.archive(entry.id, file or Path(f'{entry.id}.zip'))}.")
+        path = registry.archive(entry.id, file or Path(f"{entry.id}.zip"))
+        say(f"{entry.id} is in {path}.")
 
     @group.command()
     def delete(name: Id, yes: Yes = False, home: Home = None) -> None:
@@ -178,17 +178,13 @@ def _add_keeping(group: typer.Typer, kind: Kind) -> None:
         registry = kind.open(read_settings(home=home))
         entry = registry.entry(name)
         if entry.folder is not None and not registry.where_active()[entry.id]:  # else it is refused in a sentence
-            question = f"Delete {entry.id} ({escape(entry.label)}) for good?"
+            question = f"Delete {entry.id} ({entry.label}) for good?"
             if not yes and not typer.confirm(question):
-                _say("Nothing was deleted.")
+                say("Nothing was deleted.")
                 raise typer.Exit(1)
-        _say(f"{registry.remove(entry.id).id} is deleted.")
+        say(f"{registry.remove(entry.id).id} is deleted.")
 
 
 def _classes(entry: Entry[Any]) -> str:
     shown = ", ".join(entry.classes[:MOST_CLASSES])
     return f"{shown}, … ({len(entry.classes)})" if len(entry.classes) > MOST_CLASSES else shown
-
-
-def _say(text: str) -> None:
-    Console(highlight=False, soft_wrap=True).print(text)

@@ -18,6 +18,10 @@ from tator_ml.redis_server import redis_url
 from tator_sdk.settings import Settings
 
 
+class RedisAway(JobError):
+    """Redis does not answer, or is full, for the moment."""
+
+
 def connect_redis(settings: Settings) -> redis.Redis:
     """A connection to the Redis in use."""
     return redis.Redis.from_url(redis_url(settings))
@@ -34,17 +38,17 @@ def reached(settings: Settings) -> Iterator[redis.Redis]:
     """A connection for one piece of work.
 
     Raises:
-        JobError: Redis does not answer, or has no room for what is written.
+        RedisAway: it does not answer, or has no room for what is written.
     """
     try:
         with connect_redis(settings) as connection:
             yield connection
     except (redis.ConnectionError, redis.TimeoutError) as error:
-        raise JobError("Redis does not answer, so jobs cannot be reached; run `tator up`.") from error
+        raise RedisAway("Redis does not answer, so jobs cannot be reached; run `tator up`.") from error
     except redis.ResponseError as error:
         if not has_no_room(error):
             raise
-        raise JobError(
+        raise RedisAway(
             "Redis is full, so no job can be started or stopped: give it more memory (maxmemory), or make room on its "
             "disk. Jobs that run wait for that and go on."
         ) from error
@@ -61,5 +65,10 @@ def job_queue(connection: redis.Redis, name: str = QUEUE) -> Queue:
 
 
 def living_workers(connection: redis.Redis) -> int:
-    """How many workers are alive; RQ's own count holds those that were killed, until it cleans up."""
-    return sum(bool(connection.exists(key)) for key in BaseWorker.all_keys(connection=connection))
+    """How many workers are alive."""
+    return len(names_of_workers(connection))
+
+
+def names_of_workers(connection: redis.Redis) -> frozenset[str]:
+    """Workers that are alive; RQ's own list holds those that were killed, until it cleans up."""
+    return frozenset(key for key in BaseWorker.all_keys(connection=connection) if connection.exists(key))

@@ -22,15 +22,13 @@ from typing import Any
 
 from tator_ml.engine.head import METADATA_FILE, WEIGHTS_FILE, Head
 from tator_ml.projects import Projects
-from tator_ml.versions import next_version
+from tator_ml.versions import next_version, remove_version
 from tator_sdk.errors import TatorError
 from tator_sdk.files import write_durably
 from tator_sdk.formats.archive import UNREADABLE
 
 REPORT_FILE, EXAMPLES_FILE = "report.json", "examples.json"
 FILES = (METADATA_FILE, WEIGHTS_FILE, REPORT_FILE, EXAMPLES_FILE)
-GONE = ".gone-"
-"""Begins the name of a folder that is being removed."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 MAX_ARCHIVE_BYTES = 512 * 2**20
 
@@ -63,6 +61,13 @@ class HeadEntry:
             HeadError: its files are missing or damaged.
         """
         return Head.load(self.folder)
+
+    def about(self) -> dict[str, Any]:
+        """What stands beside the weights: label map, encoder, threshold; empty where it cannot be read."""
+        try:
+            return dict(json.loads((self.folder / METADATA_FILE).read_text()))
+        except (OSError, ValueError, TypeError):
+            return {}
 
     def examples(self) -> list[dict[str, Any]]:
         """What it learned from: annotation, region, image, label, and whether it was held out."""
@@ -194,10 +199,7 @@ class HeadRegistry:
                 f"{entry.version} is active in project {projects}; `tator models rollback --project N` or `activate` "
                 "another one there first."
             )
-        gone = self._folder / f"{GONE}{entry.version}"
-        shutil.rmtree(gone, ignore_errors=True)  # of a removal that was killed
-        entry.folder.rename(gone)
-        shutil.rmtree(gone, ignore_errors=True)
+        remove_version(entry.folder)
         return entry
 
     def export(self, version: str, path: Path) -> Path:

@@ -6,8 +6,10 @@ from tator_ml.images.store import ImageStore
 from tator_ml.learning.embeddings import EmbeddingCache
 from tator_ml.learning.examples import Examples
 from tator_ml.learning.registry import HeadRegistry
-from tator_ml.projects import Projects
+from tator_ml.projects import Projects, project_choices
 from tator_sdk.settings import Settings
+
+__all__ = ["embedding_cache", "example_store", "head_registry", "image_store", "project_choices"]
 
 
 def image_store(settings: Settings) -> ImageStore:
@@ -25,11 +27,6 @@ def example_store(settings: Settings) -> Examples:
     return Examples(settings.home / "examples.sqlite")
 
 
-def project_choices(settings: Settings) -> Projects:
-    """Choices of projects."""
-    return Projects(settings.home / "projects", settings.segmenter)
-
-
-def head_registry(settings: Settings) -> HeadRegistry:
-    """Every head that was made."""
-    return HeadRegistry(settings.home / "heads", project_choices(settings))
+def head_registry(settings: Settings, projects: Projects | None = None) -> HeadRegistry:
+    """Every head that was made; ``projects`` are the choices of a process that has read them already."""
+    return HeadRegistry(settings.home / "heads", projects or project_choices(settings))

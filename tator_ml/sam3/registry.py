@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
-from tator_ml.projects import SAM3, Projects
+from tator_ml.projects import SAM3, Projects, project_choices
 from tator_ml.runs import BASE, Entry, Metadata, RunError, RunRegistry
 from tator_sdk.settings import Settings
 
@@ -96,6 +96,6 @@ class Sam3Registry(RunRegistry[Sam3Metadata, Sam3Entry]):
         return super().check_weights(entry)
 
 
-def sam3_registry(settings: Settings) -> Sam3Registry:
-    """The registry of an installation."""
-    return Sam3Registry(settings.home / "sam3", Projects(settings.home / "projects"), settings.sam3_model_id)
+def sam3_registry(settings: Settings, projects: Projects | None = None) -> Sam3Registry:
+    """The registry of an installation; ``projects`` are the choices of a process that has read them already."""
+    return Sam3Registry(settings.home / "sam3", projects or project_choices(settings), settings.sam3_model_id)

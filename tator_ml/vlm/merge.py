@@ -10,9 +10,10 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from tator_ml.runs import METADATA_FILE
 from tator_ml.vlm.loading import find
 from tator_ml.vlm.model import VlmError
-from tator_ml.vlm.registry import METADATA_FILE, QwenEntry
+from tator_ml.vlm.registry import QwenEntry
 from tator_sdk.settings import Settings
 
 

@@ -11,23 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tator_ml.projects import Projects
-from tator_ml.runs import BASE, METADATA_FILE, Entry, Metadata, RunError, RunRegistry
+from tator_ml.projects import Projects, project_choices
+from tator_ml.runs import Entry, Metadata, RunError, RunRegistry
 from tator_ml.vlm.prompts import DEFAULT_TEMPLATE, PromptStyle
 from tator_sdk.settings import Settings
-
-__all__ = [
-    "ADAPTER",
-    "BASE",
-    "METADATA_FILE",
-    "WHOLE",
-    "QwenEntry",
-    "QwenRegistry",
-    "QwenRegistryError",
-    "RunMetadata",
-    "qwen_registry",
-    "style_of",
-]
 
 ADAPTER, WHOLE = "adapter", "model"
 
@@ -120,9 +107,9 @@ class QwenRegistry(RunRegistry[RunMetadata, QwenEntry]):
         )
 
 
-def qwen_registry(settings: Settings) -> QwenRegistry:
-    """The registry of an installation."""
-    return QwenRegistry(settings.home / "qwen", Projects(settings.home / "projects"), settings.qwen_model_name)
+def qwen_registry(settings: Settings, projects: Projects | None = None) -> QwenRegistry:
+    """The registry of an installation; ``projects`` are the choices of a process that has read them already."""
+    return QwenRegistry(settings.home / "qwen", projects or project_choices(settings), settings.qwen_model_name)
 
 
 def style_of(metadata: RunMetadata) -> PromptStyle:

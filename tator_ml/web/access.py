@@ -32,6 +32,11 @@ class Visitor:
         """Whether they may see and change everything."""
         return self.projects is None
 
+    @property
+    def sight(self) -> str:
+        """What they may see, the same for all who may see the same: ``all``, or projects as ``1,4``."""
+        return "all" if self.projects is None else ",".join(map(str, sorted(self.projects)))
+
     def may_see(self, project: int | None) -> bool:
         """Whether a project's models, jobs and data are theirs to see; what belongs to none is the administrator's."""
         return self.projects is None or project in self.projects

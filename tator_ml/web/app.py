@@ -12,6 +12,8 @@ from flask_wtf import CSRFProtect
 from flask_wtf.csrf import CSRFError
 from werkzeug.exceptions import HTTPException, TooManyRequests
 
+from tator_ml.engine.messages import EngineError
+from tator_ml.jobs.connection import RedisAway
 from tator_ml.services import EngineWatch, Services
 from tator_ml.web import control, dashboard, signing, strip, wire
 from tator_ml.web.access import on_dashboard, secret_of
@@ -27,6 +29,8 @@ from tator_sdk.settings import Settings
 log = logging.getLogger(__name__)
 
 MAX_REQUEST_BYTES = 64 * 2**20
+AWAY = (EngineError, RedisAway)
+"""Errors of what is away for the moment, whatever was asked; the wire tells its own on the strip."""
 
 
 class _Json(DefaultJSONProvider):
@@ -86,7 +90,7 @@ def _say_errors(app: Flask) -> None:
 
     @app.errorhandler(TatorError)
     def _sentence(error: TatorError) -> ResponseReturnValue:
-        return say(str(error), 400)
+        return say(str(error), 503 if isinstance(error, AWAY) else 400)
 
     @app.errorhandler(CSRFError)
     def _stale(error: CSRFError) -> ResponseReturnValue:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -43,17 +44,30 @@ class _Body(msgspec.Struct):
 _DECODER = msgspec.json.Decoder(_Body)
 
 
+class _Whole:
+    """All of a request, read once for all of its tasks, as soon as one is asked for what was stepped over."""
+
+    def __init__(self, raw: bytes) -> None:
+        self._raw = raw
+
+    @cached_property
+    def tasks(self) -> list[Any]:
+        try:
+            return list(json.loads(self._raw)["tasks"])
+        except (ValueError, RecursionError):  # in a part that was stepped over
+            raise BadRequest("The request is not whole JSON in UTF-8.") from None
+
+
 class SlimTask(Mapping[str, Any]):
     """A task that reads its annotations, drafts and predictions when somebody asks for them.
 
     What is not here of a task (``meta``, ``created_at``, …) is found as soon as one of those was asked for.
     """
 
-    def __init__(self, raw: bytes, index: int, read: _Task) -> None:
-        self._raw = raw
+    def __init__(self, whole: _Whole, index: int, read: _Task) -> None:
+        self._whole = whole
         self._index = index
         self._read = read
-        self._whole: Mapping[str, Any] | None = None
 
     def region_ids(self, source: str) -> set[str]:
         """Ids of the regions in ``annotations``, ``drafts`` or ``predictions``, without reading the regions."""
@@ -74,12 +88,8 @@ class SlimTask(Mapping[str, Any]):
         return len(self._all())
 
     def _all(self) -> Mapping[str, Any]:
-        if self._whole is None:
-            try:
-                self._whole = json.loads(self._raw)["tasks"][self._index]
-            except (ValueError, RecursionError):  # in a part that was stepped over
-                raise BadRequest("The request is not whole JSON in UTF-8.") from None
-        return self._whole
+        found: Mapping[str, Any] = self._whole.tasks[self._index]
+        return found
 
 
 def read_predict(raw: bytes) -> Mapping[str, Any]:
@@ -90,7 +100,8 @@ def read_predict(raw: bytes) -> Mapping[str, Any]:
     """
     try:
         read = _DECODER.decode(raw)
-        tasks = [SlimTask(raw, index, task) for index, task in enumerate(read.tasks)]
+        whole = _Whole(raw)
+        tasks = [SlimTask(whole, index, task) for index, task in enumerate(read.tasks)]
         return {"tasks": tasks, "project": read.project, "label_config": read.label_config, "params": read.params}
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass  # not as Label Studio writes it: then it is read patiently

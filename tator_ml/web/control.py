@@ -14,6 +14,7 @@ from tator_ml.engine.messages import EngineError, Status
 from tator_ml.engine.segmenters import names
 from tator_ml.jobs import JobError, JobRecord, JobRecords, ping_worker
 from tator_ml.jobs.connection import living_workers, reached
+from tator_ml.launch import open_jobs
 from tator_ml.learning.stores import head_registry
 from tator_ml.projects import KeptWords
 from tator_ml.redis_server import redis_answers, redis_url
@@ -190,7 +191,7 @@ def _silent_worker(settings: Settings, error: str) -> Check:
     with reached(settings) as connection:
         if not living_workers(connection):
             return Check("worker", "bad", "none answers", error)
-        running = [one.title for one in JobRecords(connection).list() if one.status == "running"]
+    running = [one.title for one in open_jobs(settings) if one.status == "running"]
     said = f"works on '{running[0]}'" if running else "lives, but took no job in time"
     return Check("worker", "hint", said, "`tator jobs list` shows what waits; more workers: `tator worker`")
 

@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from tator_ml.quality.comparison import Comparison
+
 
 class Answer(BaseModel):
     """Part of an answer."""
@@ -58,6 +60,8 @@ class Choices(Answer):
     output: str | None = Field(description="What points are answered with: box, polygon or mask.")
     qwen: str | None = Field(description="Id of the active tuned Qwen.")
     words: KeptWords | None = Field(description="Asked on the next pictures too.")
+    sam3: str | None = Field(description="Id of the active tuned SAM 3.")
+    comparison: Comparison | None = Field(description="That goes on, of labelling with and without assistance.")
 
 
 class ChoicesChange(Change):

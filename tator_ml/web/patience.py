@@ -3,7 +3,7 @@
 Gunicorn's threaded worker reads a request in the thread that answers it, with no limit of time: a few hundred
 connections that trickle a byte a second (slowloris) would leave nobody to answer a click. Here a connection that is
 silent holds no thread at all, and of those that trickle, a quarter of the threads is the most; see Apache's
-``mod_reqtimeout`` for the same idea.
+``mod_reqtimeout`` for the same idea. Who takes nothing of an answer any more is hung up on, too.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import selectors
 import socket
+import struct
 import threading
 import time
 from typing import Any
@@ -28,6 +29,8 @@ LEAST_BYTES_PER_SECOND = 4096
 SHARE = 4
 """One thread in so many may wait for slow senders."""
 LOOK_SECONDS = 0.25
+SEND_SECONDS = 60
+"""How long a thread waits for somebody to take any more of an answer."""
 
 
 class Incoming:
@@ -86,6 +89,7 @@ class PatientWorker(gthread.ThreadWorker):  # type: ignore[misc]
         if not conn.initialized and not conn.data_ready and not _readable(conn.sock):
             return gthread._DEFER
         conn.sock.setblocking(True)
+        limit_sending(conn.sock)
         conn.init()
         unreader = conn.parser.unreader
         if not isinstance(unreader.sock, Incoming):
@@ -115,6 +119,11 @@ def too_slow(incoming: list[Incoming], most: int, now: float) -> list[Incoming]:
     slow = sorted((wait for wait in waits if wait[0]), key=lambda wait: -wait[0])
     overdue = sum(seconds > LONGEST_SECONDS for seconds, _ in slow)
     return [one for _, one in slow[: max(overdue, len(slow) - most)]]
+
+
+def limit_sending(line: socket.socket, seconds: int = SEND_SECONDS) -> None:
+    """Let a blocking socket's ``send`` fail where for so long not a byte could be sent (``SO_SNDTIMEO``, socket(7))."""
+    line.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", seconds, 0))
 
 
 def _readable(line: socket.socket) -> bool:

@@ -20,6 +20,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._app: Flask | None = None  # of the worker's process alone
         super().__init__()
 
     def load_config(self) -> None:
@@ -34,15 +35,23 @@ class _Server(BaseApplication):  # type: ignore[misc]
             "keepalive": 30,
             "secure_scheme_headers": {},  # forwarded headers are read in one place, where a setting says so
             "control_socket_disable": True,
+            "sendfile": False,  # it would wait for a reader for any time; see patience.py
+            "worker_exit": lambda _arbiter, _worker: self._end(),
         }
         for name, value in options.items():
-            if name in self.cfg.settings:
-                self.cfg.set(name, value)
+            self.cfg.set(name, value)  # which refuses a name that this gunicorn does not know
 
     def load(self) -> Flask:
         app = create_app(self._settings, build_services(self._settings))
         threading.Thread(target=load_brush_codec, name="tator-brush", daemon=True).start()
+        self._app = app
         return app
+
+    def _end(self) -> None:
+        """End what the worker began; the process that starts workers has nothing to end."""
+        if self._app is not None:
+            self._app.extensions["tator_watch"].stop()
+            self._app.extensions["tator"].close()
 
 
 def serve(settings: Settings) -> None:

@@ -7,7 +7,6 @@ up on ``/health`` after a second.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -35,7 +34,6 @@ def blueprint(services: Services, watch: EngineWatch) -> Blueprint:
     @routes.post("/setup")
     def setup() -> Response:
         body = _body()
-        _extra_params(body.get("extra_params"))
         log.info("setup of project %s by %s", body.get("project"), body.get("hostname"))
         chosen = services.projects.get(project_number(body.get("project")))
         return jsonify(model_version=watch.status.version_with(chosen.head, chosen.clicks_by))
@@ -74,13 +72,3 @@ def _body() -> Mapping[str, Any]:
     if not isinstance(body, Mapping):
         raise BadRequest("The request is not a JSON object.")
     return body
-
-
-def _extra_params(value: object) -> Mapping[str, Any]:
-    """Null, a JSON string or an object: Label Studio sends all three."""
-    if isinstance(value, str) and value.strip():
-        try:
-            value = json.loads(value)
-        except ValueError:
-            return {}
-    return value if isinstance(value, Mapping) else {}

@@ -68,8 +68,8 @@ def test_no_name_is_a_path(home: Path, name: str) -> None:
     with pytest.raises(Sam3Error):
         find_files(settings, f"sam3-{name}")
     with pytest.raises(NotFound):
-        Uploads(home / "uploads").get(name, Visitor("administrator"))
-    Uploads(home / "uploads").throw_away(name)
+        Uploads(settings).get(name, Visitor("administrator"))
+    Uploads(settings).throw_away(name)
     assert ImageStore(home / "images", 10**6).get(name) is None
     with pytest.raises(ValidationError):
         Undo(of=f"import-{name}/", project=1)

@@ -257,7 +257,7 @@ HERE = "/etc/OF-THIS-MACHINE"
 FORMS = ("train/clip", "train/qwen", "train/sam3", "data/export", "data/polygons", "data/tweak", "data/relabel",
          "data/prelabel")  # fmt: skip
 PATHS = ("path", "output", "images_path", "labels_path", "labelmap_path", "images", "names", "local_files",
-         "url_prefix", "dataset", "base", "encoder", "source_path", "device", "origin", "kind")  # fmt: skip
+         "url_prefix", "dataset", "base", "encoder", "source_path", "device", "origin", "kind", "model")  # fmt: skip
 
 
 def test_no_member_names_a_path_of_this_machine(locked: Site) -> None:

@@ -19,7 +19,16 @@ import psutil
 import pytest
 
 from tator_ml.processes import free_port
-from tator_ml.web.patience import GRACE_SECONDS, LEAST_BYTES_PER_SECOND, LONGEST_SECONDS, Incoming, too_slow
+from tator_ml.web.patience import (
+    GRACE_SECONDS,
+    LEAST_BYTES_PER_SECOND,
+    LONGEST_SECONDS,
+    SEND_SECONDS,
+    Incoming,
+    limit_sending,
+    too_slow,
+)
+from tator_sdk.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 CLICK = {"tasks": [{"id": 1, "data": {}}], "project": "1.1", "label_config": "<View/>", "params": {}}
@@ -124,6 +133,41 @@ def test_clicks_are_answered_among_slow_senders(web: Web, what: str) -> None:
     print(f"clicks among 300 slow senders: median {sorted(seconds)[4]:.2f} s, longest {max(seconds):.2f} s")
     assert max(seconds) < MOST_SECONDS
     assert web.click() < 2
+
+
+def test_sending_to_who_takes_nothing_ends() -> None:
+    here, there = socket.socketpair()
+    with here, there:
+        limit_sending(here, 1)
+        began = time.monotonic()
+        with pytest.raises(BlockingIOError):
+            here.sendall(bytes(2**26))
+        assert 0.9 < time.monotonic() - began < 10
+
+
+@pytest.mark.attack
+@pytest.mark.timeout(200)
+def test_who_takes_nothing_of_an_answer_is_hung_up_on(web: Web) -> None:
+    """As many downloads as there are threads, of which nobody reads a byte."""
+    with contextlib.ExitStack() as stack:
+        settings = Settings()
+        for _ in range(settings.web_threads + settings.dashboard_streams):
+            line = stack.enter_context(socket.socket())
+            line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            line.settimeout(SEND_SECONDS)
+            line.connect(("127.0.0.1", web.port))
+            line.sendall(b"GET /tator/plotly.js HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        time.sleep(2)
+        with pytest.raises(httpx.HTTPError):  # or nothing was tried here
+            httpx.get(f"{web.url}/health", timeout=3)
+        deadline = time.monotonic() + SEND_SECONDS + 30
+        while time.monotonic() < deadline:
+            with contextlib.suppress(httpx.HTTPError):
+                if httpx.post(f"{web.url}/predict", json=CLICK, timeout=5).status_code == 200:
+                    break
+        else:
+            pytest.fail("no click was answered")
+    assert web.click() < 5
 
 
 @pytest.mark.attack

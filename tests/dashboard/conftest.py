@@ -107,7 +107,7 @@ def build_site(settings: Settings, **more: Any) -> Site:
 def close_site(site: Site) -> None:
     """Give everything back."""
     site.client.application.extensions["tator_watch"].stop()
-    site.services.suggestions.close()
+    site.services.close()
     site.connection.flushall()
     site.connection.close()
 

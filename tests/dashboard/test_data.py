@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import io
+import json
+import os
+import time
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tator_ml.jobs import JobError
+from tator_ml.jobs.order import Ending
 from tator_ml.web.dashboard.data.errands import Errands
+from tator_ml.web.dashboard.data.uploads import KEPT_SECONDS
 from tator_sdk import looking
 from tator_sdk.datasets import DatasetRegistry
 from tator_sdk.formats.archive import seal
@@ -48,6 +55,53 @@ def test_an_upload_is_looked_at_kept_and_thrown_away(site: Site) -> None:
     address, _ = looked(site, send(site, zipped(yolo())))
     assert site.client.post(f"{address}/discard").status_code == 302
     assert not list((site.settings.home / "uploads").iterdir())
+
+
+def upload_for(site: Site, project: int) -> tuple[str, Look]:
+    """An upload that was looked at for a project, though there is no Label Studio to try it in."""
+    address, look = looked(site, send(site, zipped(yolo())))
+    folder = site.settings.home / "uploads" / address.rsplit("/", 1)[1]
+    about = json.loads((folder / "upload.json").read_bytes())
+    (folder / "upload.json").write_text(json.dumps({**about, "project": project}))
+    look = replace(look, project=project, report={"notes": [], "regions": {}, "created": 3})
+    look.write(folder)
+    return address, look
+
+
+def test_what_a_job_reads_is_not_thrown_away(site: Site) -> None:
+    address, look = upload_for(site, 1)
+    folder = site.settings.home / "uploads" / address.rsplit("/", 1)[1]
+    assert site.client.post(f"{address}/start").status_code == 302
+    job = newest(site)
+    assert job.kind == "import" and job.request["path"] == look.root
+    answer = site.client.post(f"{address}/discard")
+    assert answer.status_code == 400 and f"{job.id} reads cars.zip" in answer.text and Path(look.root).exists()
+    long_ago = time.time() - 2 * KEPT_SECONDS
+    os.utime(folder, (long_ago, long_ago))
+    send(site, zipped(yolo(1)))
+    assert Path(look.root).exists(), "nor does it grow too old"
+    site.ended(job, Ending("done", result={}))
+    assert site.client.post(f"{address}/discard").status_code == 302 and not folder.exists()
+
+
+def test_a_look_for_another_project_is_no_look(site: Site) -> None:
+    address, look = upload_for(site, 1)
+    replace(look, project=2).write(site.settings.home / "uploads" / address.rsplit("/", 1)[1])
+    answer = site.client.post(f"{address}/start")
+    assert answer.status_code == 400 and "another project" in answer.text
+
+
+def test_what_cannot_be_kept_stays_an_upload(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    address, look = looked(site, send(site, zipped(yolo())))
+
+    def away(*_: object) -> None:
+        raise JobError("Redis does not answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tator_ml.web.dashboard.data.importing.launch", away)
+        assert site.client.post(f"{address}/keep").status_code >= 400
+    assert (Path(look.root) / "data.yaml").exists() and not any((site.settings.home / "sets").iterdir())
+    assert site.client.post(f"{address}/keep").status_code == 302
 
 
 def test_the_script_is_told_where_to_go(site: Site) -> None:

@@ -41,6 +41,25 @@ def test_paths_of_this_machine_are_not_asked_of_everybody(site: Site) -> None:
         assert newest(site).request.get("force") in (None, False)
 
 
+def test_members_choose_a_model_from_a_list(site: Site) -> None:
+    given = {"project": 1, "prompt": "cars", "do": "look"}
+    site.client.post("/tator/data/prelabel", data={**given, "model": "any/model-of-the-hub"})
+    first = newest(site)
+    assert first.request["model"] == "any/model-of-the-hub", "an administrator names what they like"
+    site.ended(first, Ending("done", result={}))
+    see_only(site, 1)
+    assert '<option value="base"' in site.page("/tator/data/prelabel")
+    for model in ("any/model-of-the-hub", "/etc", "qwen-p2-1-0123456"):
+        answer = site.client.post("/tator/data/prelabel", data={**given, "model": model})
+        assert answer.status_code == 400 and "Choose one of the list." in answer.text
+    assert len(JobRecords(site.connection).list()) == 1
+    site.client.post("/tator/data/prelabel", data={**given, "model": "base"})
+    assert sorted(one.request["model"] for one in JobRecords(site.connection).list()) == [
+        "any/model-of-the-hub",
+        "base",
+    ]
+
+
 def test_boxes_are_never_moved_before_a_look(site: Site) -> None:
     given = {"project": 3, "in_place": "yes", "classes": "Car\nBus", "do": "run"}
     answer = site.client.post("/tator/data/tweak", data=given)

@@ -12,7 +12,7 @@ from flask import Flask, render_template_string
 from pydantic import Field, model_validator
 from werkzeug.datastructures import MultiDict
 
-from tator_ml.launch import MANNERS
+from tator_ml.launch import JOB_KINDS
 from tator_ml.web.dashboard import forms
 from tator_ml.web.dashboard.forms import Refused, read_request, request_form
 from tator_sdk.qwen_request import QwenTraining
@@ -23,7 +23,7 @@ from .conftest import Site
 
 MODELS = [
     one.model
-    for one in MANNERS
+    for one in JOB_KINDS
     if {name for name, field in one.model.model_fields.items() if field.is_required()} <= {"project"}
 ]
 

@@ -175,6 +175,14 @@ def test_again_with_another_prompt(site: Site) -> None:
     assert refused.status_code in (302, 422)
 
 
+def test_it_is_said_where_another_runs_first(site: Site) -> None:
+    (first,) = launch(site.settings, Prelabel(project=1, prompt="every star", dry_run=True))
+    site.begun(first)
+    sent = {"prompt": "every moon", "dry_run": "yes"}
+    answer = site.client.post(f"/tator/jobs/{first.id}/again", data=sent, follow_redirects=True)
+    assert f"{first.id} runs with other settings; yours starts when it has ended." in answer.text
+
+
 def test_others_cannot_name_paths_of_this_machine(guest: Site) -> None:
     (job,) = launch(guest.settings, HeadTraining(project=1))
     guest.ended(job, Ending("done", result={}))
@@ -189,7 +197,7 @@ def test_redis_that_is_away_is_a_sentence(tmp_path: Path) -> None:
     site = build_site(Settings(home=tmp_path, redis_url="redis://127.0.0.1:9/0"))
     try:
         assert "Redis does not answer" in site.page("/tator/jobs")
-        assert "Redis does not answer" in site.page("/tator/jobs/clip-1-abcd", 400)
+        assert "Redis does not answer" in site.page("/tator/jobs/clip-1-abcd", 503)
     finally:
         site.client.application.extensions["tator_watch"].stop()
         site.services.suggestions.close()

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from flask import g
 
+from tator_ml.learning.confusion import confusion_of
 from tator_ml.learning.registry import HeadRegistry
 from tator_ml.learning.stores import head_registry
 from tator_ml.vlm.registry import ADAPTER, QwenEntry, RunMetadata, qwen_registry
 from tator_ml.web.access import Visitor
 from tator_ml.web.dashboard.models.comparison import compare
-from tator_ml.web.dashboard.models.confusion import confusion_of
 from tator_ml.web.dashboard.models.versions import HEAD_FIGURES, of_head
 from tator_sdk.settings import Settings
 from tests.cli.conftest import head, report
@@ -148,6 +148,19 @@ def test_a_head_goes_out_and_comes_back_and_a_pickle_does_not(site: Site, heads:
     assert "is a pickle" in send(b"cos\nsystem\n(S'id'\ntR.", "head.pkl") and len(heads.list()) == 2
     assert "not an archive" in send(b"nonsense", "head.zip")
     assert site.client.get("/tator/models/qwen/base/download").status_code == 400
+
+
+def test_a_run_is_sent_while_it_is_packed(
+    site: Site, settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    run = tuned(settings, 3)
+    assert run.folder is not None
+    (run.folder / "examples.json").write_text("[]")
+    monkeypatch.setattr("tempfile.mkdtemp", lambda **_: pytest.fail("gigabytes on the disk of temporary files"))
+    answer = site.client.get(f"/tator/models/qwen/{run.id}/download")
+    names = zipfile.ZipFile(io.BytesIO(answer.data)).namelist()
+    assert sorted(names) == ["adapter/adapter_model.safetensors", "metadata.json", "metrics.json"]
+    assert answer.headers["Content-Disposition"] == f'attachment; filename="{run.id}.zip"'
 
 
 def test_what_is_active_is_not_deleted(site: Site, heads: HeadRegistry, settings: Settings) -> None:

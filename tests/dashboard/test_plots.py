@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from flask import g, render_template_string
 
 from tator_ml.web.access import Visitor
-from tator_ml.web.dashboard.plots import MOST_POINTS, MOST_ROWS, Series, bar_plot, line_plot, matrix_plot
+from tator_ml.web.dashboard.plots import MOST_POINTS, MOST_ROWS, Series, bar_plot, line_plot
 from tator_ml.web.dashboard.words import NOTHING
 
 from .conftest import Site
@@ -22,7 +22,6 @@ def test_each_kind_is_a_figure_that_plotly_takes() -> None:
     for one in (
         line_plot("loss", "Loss", lines, x="epoch", y="loss", y_range=(0, 1), unit="nats", marks=True),
         bar_plot("used", "Used", [Series("accepted", ["Star", "Moon"], [3, 4])], x="class", stacked=True),
-        matrix_plot("seen", "Seen", ["a", "b"], ["a", "b"], [[3, 1], [0, 0]], row_title="drawn", column_title="said"),
     ):
         go.Figure(one.figure)  # raises for a name or value that plotly does not know
 

@@ -11,7 +11,7 @@ from flask import g
 
 from tator_ml.jobs import JobRecord, JobRecords
 from tator_ml.jobs.order import Ending
-from tator_ml.launch import MANNERS
+from tator_ml.launch import JOB_KINDS
 from tator_ml.learning.stores import example_store, head_registry
 from tator_ml.web.access import Visitor
 from tator_sdk.annotations import LabelledBox
@@ -23,7 +23,7 @@ from training.preview import preview
 
 from .conftest import Site
 
-TRAININGS = {one.kind: one.model for one in MANNERS if one.kind in ("clip", "qwen", "sam3")}
+TRAININGS = {one.kind: one.model for one in JOB_KINDS if one.kind in ("clip", "qwen", "sam3")}
 
 
 @pytest.fixture
@@ -118,6 +118,12 @@ def test_a_look_counts_and_trains_nothing(site: Site, yolo: Path, tmp_path: Path
     assert f'value="{yolo}"' in site.page(f"/tator/train?again={job.id}")
     other = site.job()
     site.page(f"/tator/train/look/{other.id}", 404)
+
+
+def test_a_look_of_another_version_of_tator_is_a_sentence(site: Site) -> None:
+    job = site.job("preview", 3, request={"kind": "clip", "request": {"project": 3, "no_longer_there": 1}})
+    answer = site.client.post(f"/tator/train/look/{job.id}/start", follow_redirects=True)
+    assert answer.status_code == 200 and "another version of Tator" in answer.text
 
 
 def test_a_look_says_why_a_training_would_refuse(site: Site, yolo: Path) -> None:  # noqa: F811

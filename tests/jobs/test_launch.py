@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tator_ml.jobs import KINDS, lifecycle
+from tator_ml.jobs import KINDS, lifecycle, start
 from tator_ml.jobs.order import Ending
 from tator_ml.jobs.owner import Owner
-from tator_ml.launch import MANNERS, LaunchError, is_for, launch, request_of
+from tator_ml.launch import JOB_KINDS, LaunchError, is_for, launch, open_jobs, request_of
 from tator_sdk.qwen_request import QwenTraining
 from tator_sdk.requests import (
     Export,
@@ -28,8 +28,8 @@ from .conftest import Jobs
 
 
 def test_every_manner_has_a_kind_that_a_worker_knows() -> None:
-    assert {one.kind for one in MANNERS} <= set(KINDS)
-    assert len({one.kind for one in MANNERS}) == len({one.model for one in MANNERS}) == len(MANNERS)
+    assert {one.kind for one in JOB_KINDS} <= set(KINDS)
+    assert len({one.kind for one in JOB_KINDS}) == len({one.model for one in JOB_KINDS}) == len(JOB_KINDS)
 
 
 @pytest.mark.parametrize(
@@ -79,6 +79,15 @@ def test_a_tuning_is_refused_beside_another_of_the_same_source(jobs: Jobs) -> No
         launch(jobs.settings, QwenTraining(project=3, rank=4))
     launch(jobs.settings, QwenTraining(dataset="cars", rank=4))
     launch(jobs.settings, Sam3Training(project=3))
+
+
+def test_a_tuning_is_found_behind_many_newer_jobs(jobs: Jobs) -> None:
+    (first,) = launch(jobs.settings, QwenTraining(project=3))
+    for _ in range(60):
+        start(jobs.settings, "warm", {}, project=3, title="a newer one")
+    assert len(open_jobs(jobs.settings)) == 61 and open_jobs(jobs.settings, 4) == []
+    with pytest.raises(LaunchError, match=f"{first.id} with other settings is not over"):
+        launch(jobs.settings, QwenTraining(project=3, rank=4))
 
 
 def test_shards_are_jobs_of_one_request(jobs: Jobs) -> None:

@@ -29,6 +29,18 @@ def test_a_choice_leaves_the_others_and_is_seen_at_once(tmp_path: Path) -> None:
     assert other.get(3).assists == ()
 
 
+def test_what_another_version_wrote_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
+    (tmp_path / "3.json").write_text(
+        '{"words": {"text": "cars", "later": 1}, "comparison": {"share": 0.1, "seed": 1, "since": 2, "later": 1}}'
+    )
+    kept = Projects(tmp_path).get(3)
+    assert kept.words is not None and kept.words.text == "cars" and kept.comparison is not None
+    for damaged in ("[]", '{"words": {"field": "x"}}', '{"comparison": {"share": 0.1}}', "{", '{"words": 3}'):
+        (tmp_path / "3.json").write_text(damaged)
+        with pytest.raises(TatorError, match=r"put .*3\.json back from a backup, or move it aside"):
+            Projects(tmp_path).get(3)
+
+
 def test_threads_that_choose_different_things_lose_nothing(tmp_path: Path) -> None:
     def work(what: str) -> None:
         for number in range(40):
@@ -74,5 +86,5 @@ def test_half_a_line_of_a_crash_spoils_no_other(tmp_path: Path) -> None:
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "1.json").write_text('{"head": ')
-    with pytest.raises(TatorError, match=r"delete .*1\.json"):
+    with pytest.raises(TatorError, match=r"put .*1\.json back from a backup, or move it aside"):
         Projects(tmp_path).get(1)

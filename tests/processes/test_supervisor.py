@@ -50,6 +50,17 @@ def test_what_ends_is_started_again(tmp_path: Path) -> None:
         assert len(children_of(tmp_path)) == 1
 
 
+def test_a_long_log_is_put_aside_and_its_end_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tator_ml.processes.LOG_BYTES", 1000)
+    with Supervisor(tmp_path, print) as parts:
+        log = parts.log_path("sleeper")
+        log.parent.mkdir()
+        log.write_bytes(b"old\n" * 100_000 + "the last: äöü\n".encode())
+        assert parts.log_tail("sleeper", 2) == "old\nthe last: äöü" and parts.log_tail("other") == ""
+        parts.start(part(tmp_path))
+        assert log.stat().st_size == 0 and log.with_name("sleeper.log.1").stat().st_size > 1000
+
+
 def test_what_keeps_ending_is_given_up_with_its_log(tmp_path: Path) -> None:
     argv = [sys.executable, "-c", "print('no such weights')"]
     with Supervisor(tmp_path, print) as parts:

@@ -102,8 +102,9 @@ def test_the_gated_models_refusal_is_one_sentence(
             raise OSError("some file could not be had") from error
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", refused)
+    what = "gated" if kind is GatedRepoError else "gated, private or misspelt"
     assert said(settings_of(tmp_path, offline=False)) == (
-        "facebook/sam3 is gated: accept its licence on its page on the Hugging Face hub, then run `hf auth login` or "
+        f"facebook/sam3 is {what}: accept its licence on its page on the Hugging Face hub, then run `hf auth login` or "
         f"set HF_TOKEN; or put its files into {tmp_path / 'models' / 'facebook' / 'sam3'}."
     )
 

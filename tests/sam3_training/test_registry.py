@@ -103,6 +103,7 @@ def test_what_is_active_is_not_deleted(registry: Sam3Registry, tmp_path: Path) -
     registry.activate(5, one.id, "person")
     with pytest.raises(Sam3RegistryError, match=r"active in project 3, 5.*rollback"):
         registry.remove(one.id)
+    (tmp_path / "sam3" / ".gone-sam3-p3-9-000000").mkdir()  # a removal that was killed
     assert registry.remove(two.id).id == two.id
     assert [entry.id for entry in registry.entries()] == ["base", one.id]
     assert [path.name for path in (tmp_path / "sam3").iterdir()] == [one.id]

@@ -150,9 +150,9 @@ def settings(tmp_path: Any) -> Settings:
 @pytest.fixture
 def studio(monkeypatch: pytest.MonkeyPatch) -> FakeStudio:
     made = FakeStudio()
-    for module in ("sweep", "tweak.apply"):
-        monkeypatch.setattr(f"training.{module}.open_studio", lambda _: made)
-    monkeypatch.setattr("training.tweak.apply.Annotations.drafted", lambda _, task: set(made.drafts))
+    for module in ("training.sweep", "tator_sdk.rewriting"):
+        monkeypatch.setattr(f"{module}.open_studio", lambda _: made)
+    monkeypatch.setattr("tator_sdk.rewriting.Annotations.drafted", lambda _, task: set(made.drafts))
 
     class Pushes:
         def __init__(self, settings: Settings, project: int, version: str) -> None:

@@ -15,8 +15,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from tator_ml.projects import Projects
+from tator_ml.runs import METADATA_FILE
 from tator_ml.vlm.registry import (
-    METADATA_FILE,
     QwenEntry,
     QwenRegistry,
     QwenRegistryError,

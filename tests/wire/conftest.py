@@ -198,5 +198,4 @@ def running(settings: Settings) -> Iterator[Running]:
     app = create_app(settings, services)
     yield Running(app.test_client(), services, engine, segmenter, classifier)
     app.extensions["tator_watch"].stop()
-    engine.close()
-    services.suggestions.close()
+    services.close()

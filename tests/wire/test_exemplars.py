@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-import tator_ml.events
+import tator_ml.leftovers
 from tator_ml.examples_drawn import DrawnExamples
-from tator_ml.leftovers import without_leftovers
 from tests.wire.conftest import Running
 from tests.wire.test_captured import TRUTH, near
 from tests.wire.test_concepts import PROJECT, VERSION, Sam3, instance, sam3
@@ -202,15 +201,15 @@ def test_negatives_are_taken_out_at_submission(
 ) -> None:
     asked: list[Any] = []
     done = threading.Event()
-    monkeypatch.setattr(tator_ml.events, "remove_leftovers", lambda *given: (asked.append(given), done.set()))
+    monkeypatch.setattr(tator_ml.leftovers, "remove_leftovers", lambda *given: (asked.append(given), done.set()))
     result = [drawn("a"), drawn("n", SECOND, "Not this"), drawn("k", SECOND, "Cup")]
     event = payload("webhook_ANNOTATION_CREATED")["body"]
     event["annotation"] |= {"id": 7, "task": TASK, "result": result}
     event["project"]["label_config"] = CONFIG.format("")
     assert running.client.post("/webhook", json=event).status_code == 200 and done.wait(5)
-    _, number, suggested, negatives = asked[0]
-    assert number == 7 and negatives == {("like", "Not this")}
-    assert [one["id"] for one in without_leftovers(result, suggested, negatives)] == ["a", "k"]
+    _, number, task, submitted, kept = asked[0]
+    assert (number, task, submitted) == (7, TASK, result)
+    assert [one["id"] for one in kept] == ["a", "k"]
 
 
 def test_examples_are_forgotten_in_time_and_number(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,3 +111,10 @@ def test_it_says_the_same_as_the_whole(tasks: list[dict[str, Any]]) -> None:
 def test_what_label_studio_never_writes_is_read_patiently(source: object) -> None:
     read = read_predict(json.dumps({"tasks": [{"id": 1, "drafts": source}]}).encode())
     assert read["tasks"] == [{"id": 1, "drafts": source}]
+
+
+def test_what_was_stepped_over_is_read_once_for_all_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = read_predict(json.dumps({"tasks": [{"id": number, "meta": {"n": number}} for number in range(50)]}).encode())
+    loads, counted = json.loads, list[int]()
+    monkeypatch.setattr("tator_ml.web.body.json.loads", lambda raw: (counted.append(1), loads(raw))[1])
+    assert [task["meta"]["n"] for task in read["tasks"]] == list(range(50)) and len(counted) == 1

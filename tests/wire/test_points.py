@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-import tator_ml.events
+import tator_ml.leftovers
 from tator_ml.leftovers import without_leftovers
 
 from .conftest import Running
@@ -114,7 +114,7 @@ def test_a_submitted_annotation_is_freed_of_them(
     asked: list[int] = []
     done = threading.Event()
     monkeypatch.setattr(
-        tator_ml.events, "remove_leftovers", lambda settings, number, *_: (asked.append(number), done.set())
+        tator_ml.leftovers, "remove_leftovers", lambda settings, number, *_: (asked.append(number), done.set())
     )
     clicks = Clicks(running, body, "box")
     answered, _ = clicks.ask("a")
@@ -127,7 +127,7 @@ def test_a_submitted_annotation_is_freed_of_them(
 
 
 def test_a_webhook_of_nonsense_changes_nothing(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tator_ml.events, "remove_leftovers", lambda *_: pytest.fail("nothing to remove"))
+    monkeypatch.setattr(running.services.tidier, "tidy", lambda *_: pytest.fail("nothing to remove"))
     for annotation in (
         None,
         [],

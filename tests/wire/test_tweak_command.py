@@ -92,6 +92,11 @@ def test_an_unknown_class_changes_nothing_and_the_known_ones_are_named(running: 
     assert not running.segmenter.decoded and not running.services.suggestions.of_task(2, 9)
 
 
+def test_a_record_that_cannot_be_read_keeps_nothing_from_being_tightened(running: Running, typed: Any) -> None:
+    running.services.suggestions.close()
+    assert set(regions_of(running, typed("/tweak", box("a", "Ball", LOOSE)))) == {"a"}
+
+
 def test_what_is_no_command_is_said(running: Running, typed: Any) -> None:
     said = {"/find cars": "/tweak", "/": "/tweak, /forget"}
     for words, sentence in said.items():

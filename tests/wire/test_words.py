@@ -317,6 +317,26 @@ def test_kept_words_are_asked_on_the_next_pictures(running: Running, typed: Any,
     assert running.predict(opened()) == [[]]
 
 
+def test_a_model_that_is_away_does_not_cost_what_was_refined(running: Running, opened: Any, model: Model) -> None:
+    running.services.choose(PROJECT, words=KeptWords("balls"))
+
+    def away(ask: DetectAsk) -> None:
+        raise EngineError("The model is away.")
+
+    model.before = away
+    body = opened(predictions=[{"id": 5, "result": [box("a", "Ball", LOOSE)]}])
+    body["label_config"] = body["label_config"].replace('name="rect"', 'name="rect" model_on_open="refine"')
+    (one,) = running.predict(body)
+    assert near(one["result"][0]["value"], TRUTH) and "The model is away." in (running.error(PROJECT) or "")
+
+
+def test_words_are_counted_in_their_lane(running: Running, typed: Any, model: Model) -> None:
+    model.found = [Detection("Ball", FIRST)]
+    answered(running, typed("balls"))
+    answered(running, typed("/tweak", box("a", "Ball", LOOSE)))
+    assert set(running.services.metrics.last_hour.by_kind()) == {("words", "text"), ("batch", "tweak")}
+
+
 def test_where_kept_words_find_nothing_they_are_not_asked_again(running: Running, opened: Any, model: Model) -> None:
     running.services.choose(PROJECT, words=KeptWords("balls"))
     assert running.predict(opened()) == [[]] and running.predict(opened()) == [[]] and len(model.asked) == 1

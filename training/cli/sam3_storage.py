@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from tator_ml.cli.runs import SomeProject, Yes
+from tator_ml.cli.options import SomeProject
+from tator_ml.cli.runs import Yes
 from tator_ml.cli.serving import Home, read_settings
 
 if TYPE_CHECKING:

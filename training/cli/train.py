@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from tator_ml import jobs
-from tator_ml.cli.heads import metadata_of, per_class_table, quality, silence
+from tator_ml.cli.heads import per_class_table, quality, silence
 from tator_ml.cli.jobs import follow
 from tator_ml.cli.serving import Home, read_settings
 from tator_ml.jobs.connection import reached
@@ -207,7 +207,7 @@ def _finish(
         console.print(f"The head is in {escape(str(folder))}.", soft_wrap=True)
     if labelmap is not None:
         labelmap.parent.mkdir(parents=True, exist_ok=True)
-        names = rows(metadata_of(entry), "label_map")
+        names = rows(entry.about(), "label_map")
         labelmap.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
         console.print(f"The names of its {len(names)} classes are in {escape(str(labelmap))}.", soft_wrap=True)
 

@@ -2,8 +2,8 @@
 
 What an annotation was and what it becomes is on the disk before Label Studio is told. A later attempt reads there
 what was begun, compares it with what stands, and goes on; :mod:`training.tweak.undo` goes back by the same record.
-An annotation is left as it is where somebody changed it since it was looked at, or has unsaved changes on it: Label
-Studio (1.23.2) deletes every draft of an annotation that is updated, whoever's it is.
+An annotation is left as it is where somebody changed it since it was looked at, or has unsaved changes on it; see
+:mod:`tator_sdk.rewriting`.
 """
 
 from __future__ import annotations
@@ -12,16 +12,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-import httpx
-
 from tator_ml.standing import rewritten
-from tator_sdk.auth import LabelStudioAuth
 from tator_sdk.patience import WAITS_SECONDS
-from tator_sdk.settings import Settings
-from tator_sdk.studio import StudioError, open_studio, sentences
+from tator_sdk.rewriting import Annotations
+from tator_sdk.studio import StudioError
 from training.job import Job
 from training.journal import Journal, line_at, lines_of
 from training.tweak.look import FOUND_FILE, changes_of, mark_of
@@ -30,64 +26,6 @@ CHANGES_FILE = "changes.jsonl"
 CHANGED = "a person changed it since it was looked at"
 DRAFTED = "somebody has unsaved changes on it"
 GONE = "it was deleted"
-
-
-class Annotations:
-    """Annotations of a Label Studio, read and written one by one."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._studio: Any = open_studio(settings)
-        self._url = settings.label_studio_url
-        key = settings.label_studio_api_key
-        self._client = httpx.Client(
-            auth=LabelStudioAuth(self._url, key.get_secret_value()) if key else None, timeout=60
-        )
-
-    def __enter__(self) -> Annotations:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._client.close()
-
-    def read(self, number: int) -> list[Any] | None:
-        """Its results as they stand now; None where it is gone.
-
-        Raises:
-            StudioError: Label Studio does not answer.
-        """
-        from label_studio_sdk.core.api_error import ApiError
-
-        with sentences(self._url):
-            try:
-                return list(self._studio.annotations.get(id=number).result or [])
-            except ApiError as error:
-                if error.status_code == 404:
-                    return None
-                raise
-
-    def drafted(self, task: int) -> set[int]:
-        """Those of a task's annotations that somebody, whoever it is, has unsaved changes on.
-
-        The Data Manager's tasks tell the drafts of the token's owner alone.
-
-        Raises:
-            StudioError: Label Studio does not answer.
-        """
-        with sentences(self._url):
-            answer = self._client.get(f"{self._url}/api/tasks/{task}/drafts")
-            answer.raise_for_status()
-            return {int(one["annotation"]) for one in answer.json() if one.get("annotation")}
-
-    def write(self, number: int, result: list[Any]) -> None:
-        """Replace its results and nothing else: who completed it and how long that took stays.
-
-        Raises:
-            StudioError: Label Studio refuses, or does not answer.
-        """
-        with sentences(self._url):
-            self._studio.annotations.update(id=number, result=result)
 
 
 @dataclass

@@ -23,12 +23,13 @@ from tator_ml.standing import class_named
 from tator_sdk.files import write_durably, write_json
 from tator_sdk.push import Pushed
 from tator_sdk.requests import Tweak
+from tator_sdk.rewriting import Annotations
 from tator_sdk.settings import Settings
 from training.job import Job, run_job
 from training.journal import lines_of
 from training.selection import selected_tasks
 from training.sweep import Fetches, ServesJobs, project_of, push_found
-from training.tweak.apply import Annotations, Written, apply
+from training.tweak.apply import Written, apply
 from training.tweak.look import FOUND_FILE, How, Looking, offer_of
 from training.tweak.pictures import draw_sheet
 from training.tweak.report import Report

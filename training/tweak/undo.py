@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tator_sdk.rewriting import Annotations
 from tator_sdk.settings import Settings
 from training.journal import line_at
 from training.pushed import Watch
-from training.tweak.apply import CHANGES_FILE, DRAFTED, GONE, Annotations, begun_of, record_of
+from training.tweak.apply import CHANGES_FILE, DRAFTED, GONE, begun_of, record_of
 
 CHANGED = "a person changed it since"
 

@@ -42,7 +42,8 @@ class Live:
         """Prepare.
 
         Args:
-            most_streams: that are open at once; a page that gets none asks again by itself.
+            most_streams: that are open at once; a page that gets none asks again in a quarter of a minute. A browser
+                does not do that by itself after a refusal: ``dashboard.js`` does, whatever the refusal was.
         """
         self._most_streams = most_streams
         self._lock = threading.Lock()
@@ -65,7 +66,7 @@ class Live:
         """
         with self._lock:
             if sum(one.listeners for one in self._topics.values()) >= self._most_streams:
-                busy = Response("Too many pages are open; this one is renewed by hand.\n", 503)
+                busy = Response("Too many pages are open; this one asks again in a while.\n", 503)
                 busy.headers["Retry-After"] = "30"
                 return busy
             shared = self._topics.setdefault(topic, _Topic())

@@ -121,53 +121,6 @@ def bar_plot(
     return plot
 
 
-def matrix_plot(
-    key: str,
-    caption: str,
-    rows: Sequence[str],
-    columns: Sequence[str],
-    counts: Sequence[Sequence[float]],
-    *,
-    row_title: str,
-    column_title: str,
-) -> Plot:
-    """A matrix whose cells are the darker the larger their share of the row; each shows its count.
-
-    Args:
-        key: see :class:`Plot`.
-        caption: what it shows.
-        rows: names from top to bottom; ``columns`` from left to right.
-        columns: see ``rows``.
-        counts: (rows, columns).
-        row_title: what the rows are, as ``class drawn by people``.
-        column_title: what the columns are.
-    """
-    shares = [[cell / total if (total := sum(line)) else 0.0 for cell in line] for line in counts]
-    data = [
-        {
-            "type": "heatmap",
-            "x": list(columns),
-            "y": list(rows),
-            "z": shares,
-            "text": [[_short(cell) for cell in line] for line in counts],
-            "texttemplate": "%{text}",
-            "hovertemplate": f"{row_title}: %{{y}}<br>{column_title}: %{{x}}<br>%{{text}} (%{{z:.0%}})<extra></extra>",
-            "zmin": 0,
-            "zmax": 1,
-            "showscale": False,
-            "xgap": 2,
-            "ygap": 2,
-        }
-    ]
-    layout = {
-        "xaxis": {"title": {"text": column_title}, "type": "category", "side": "bottom"},
-        "yaxis": {"title": {"text": row_title}, "type": "category", "autorange": "reversed"},
-        "height": max(260, min(900, 120 + 34 * len(rows))),
-    }
-    table = tuple((name, *(_short(cell) for cell in line)) for name, line in zip(rows, counts, strict=True))
-    return Plot(key, caption, data, layout, (f"{row_title} \\ {column_title}", *columns), table)
-
-
 def _axes(
     key: str,
     caption: str,

@@ -23,6 +23,6 @@ PAGE = Page("data", "Data")
 def add(routes: Blueprint, dashboard: Dashboard) -> None:
     """Routes of the page and of those below it."""
     settings = dashboard.settings
-    data = Data(dashboard, Errands(settings), Uploads(settings.home / "uploads"))
+    data = Data(dashboard, Errands(settings), Uploads(settings))
     for module in (sets, importing, work, results):
         module.add(routes, data)

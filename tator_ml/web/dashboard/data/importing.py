@@ -17,6 +17,7 @@ from tator_ml.web.dashboard.data.parts import Data, sample_picture
 from tator_ml.web.dashboard.data.receiving import receive
 from tator_ml.web.dashboard.data.uploads import Upload
 from tator_ml.web.dashboard.forms import Refused, read_request, request_form
+from tator_ml.web.dashboard.starting import start
 from tator_ml.web.dashboard.words import as_bytes
 from tator_sdk.data_requests import Registration, Undo
 from tator_sdk.errors import TatorError
@@ -95,8 +96,13 @@ def _add_sending(routes: Blueprint, data: Data) -> None:
 
 
 def _add_looking(routes: Blueprint, data: Data) -> None:
+    def standing(upload: Upload) -> tuple[bool, Look | None]:
+        """Whether a look at it goes on, and what was found; None where that was for the project before."""
+        going, look = data.errands.runs(*_errand(data, upload)), Look.read(data.uploads.folder_of(upload))
+        return going, None if going and look is not None and look.project != upload.project else look
+
     def found(upload: Upload) -> str:
-        look = Look.read(data.uploads.folder_of(upload))
+        going, look = standing(upload)
         form = None
         if look is not None and look.report is not None:
             form = request_form(DataImport, leave_out=FIXED)
@@ -104,13 +110,13 @@ def _add_looking(routes: Blueprint, data: Data) -> None:
             "dashboard/data/look.html", upload=upload, look=look, form=form,
             projects=data.project_choices(also=upload.project),
             project=data.name_of(upload.project), progress=progress_of(data.uploads.folder_of(upload)),
-            going=data.errands.runs(*_errand(data, upload)),
+            going=going,
         )  # fmt: skip
 
     @routes.get("/data/import/<upload_id>")
     def data_import_upload(upload_id: str) -> str:
         upload = data.uploads.get(upload_id, visitor())
-        looked = Look.read(data.uploads.folder_of(upload)) is not None
+        looked = standing(upload)[1] is not None
         return render_template("dashboard/data/upload.html", upload=upload, found=found(upload), looked=looked)
 
     @routes.get("/data/import/<upload_id>/live")
@@ -140,6 +146,8 @@ def _add_deciding(routes: Blueprint, data: Data) -> None:
         upload, look = _looked(data, upload_id)
         if upload.project is None or look.report is None:
             raise TatorError("Choose a project and look at what would happen first.")
+        if look.project != upload.project:
+            raise TatorError("What was looked at is an import into another project; look once more.")
         visitor().require(upload.project)
         try:
             wanted = read_request(
@@ -158,13 +166,20 @@ def _add_deciding(routes: Blueprint, data: Data) -> None:
         _refuse_used(upload)
         visitor().require(upload.project)
         path = _moved(settings.home / "sets", upload, look)
-        (job, *_) = launch(settings, Registration(path=path, project=upload.project, origin=upload.name))
+        try:
+            (job, *_) = launch(settings, Registration(path=path, project=upload.project, origin=upload.name))
+        except TatorError:  # it is still the upload that it was
+            (path / MARKER).unlink(missing_ok=True)
+            path.rename(look.root)
+            raise
         data.uploads.throw_away(upload.id)
         return redirect(url_for("dashboard.data_job", job_id=job.id))
 
     @routes.post("/data/import/<upload_id>/discard")
     def data_import_discard(upload_id: str) -> AnyResponse:
         upload = data.uploads.get(upload_id, visitor())
+        if reader := data.uploads.reader_of(upload.id):
+            raise TatorError(f"{reader} reads {upload.name}; cancel it, or wait until it has ended.")
         data.uploads.throw_away(upload.id)
         flash(f"{upload.name} is thrown away; what was imported from it stays.", "good")
         return redirect(url_for("dashboard.data_import"))
@@ -178,8 +193,7 @@ def _add_deciding(routes: Blueprint, data: Data) -> None:
             wanted = read_request(Undo, request.form, project=project)
         except Refused as error:
             raise BadRequest("This is no id of an import or of a job that can be taken back.") from error
-        (job, *_) = launch(settings, wanted)
-        return redirect(url_for("dashboard.data_job", job_id=job.id))
+        return start(settings, wanted, "data_job")
 
 
 def _require_token(token: str) -> None:

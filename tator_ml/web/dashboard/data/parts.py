@@ -16,6 +16,7 @@ from tator_ml.web.dashboard.data.errands import Errands
 from tator_ml.web.dashboard.data.uploads import Uploads
 from tator_ml.web.dashboard.page import Dashboard, seen_by
 from tator_sdk.datasets import DatasetRecord, DatasetRegistry
+from tator_sdk.looking import Look
 
 SHOWN_JOBS = 8
 LOOKED_AT = 200
@@ -43,6 +44,16 @@ class Data:
     def look_folder(self, record: DatasetRecord) -> Path:
         """Where pictures of a data set are kept, as it was when they were drawn."""
         return (self.dashboard.settings.home / "looks" / f"{record.id}-{record.fingerprint[:12]}").resolve()
+
+    def pictures_of(self, record: DatasetRecord) -> Look | None:
+        """Some pictures of a data set; None while they are drawn, which is asked for here."""
+        folder = self.look_folder(record)
+        words = ("set", record.id, str(folder))
+        if (found := Look.read(folder)) is None and Path(record.path).exists():
+            if self.errands.failed(*words):
+                return Look(error="Its pictures could not be drawn; the log of Tator's web process says why.")
+            self.errands.send(*words)
+        return found
 
     def project_choices(self, any_: str = "", also: int | None = None) -> list[tuple[str, str]]:
         """Projects that the visitor may see, to choose one.

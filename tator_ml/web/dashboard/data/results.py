@@ -17,6 +17,7 @@ from tator_ml.learning.stores import image_store
 from tator_ml.web.access import visitor
 from tator_ml.web.dashboard.data.crops import Crop, crop_around, cut
 from tator_ml.web.dashboard.data.parts import Data, may_see_set
+from tator_ml.web.dashboard.jobs.one import seen_job
 from tator_sdk.datasets import DatasetRecord
 from tator_sdk.import_record import ImportRecords
 from tator_sdk.looking import Look
@@ -44,18 +45,16 @@ class BoxShown:
     after: tuple[float, ...] | None
 
 
-def seen_job(data: Data, job_id: str) -> JobRecord:
-    """A job that the visitor may see.
+def job_on_data(data: Data, job_id: str) -> JobRecord:
+    """A job that does something with data and that the visitor may see.
 
     Raises:
         NotFound: there is none that is shown here.
         Forbidden: it is not theirs.
     """
-    with reached(data.dashboard.settings) as connection:
-        record = JobRecords(connection).get(job_id)
+    record = seen_job(data.dashboard.settings, job_id)
     if record.kind not in SHOWN:
         raise NotFound(f"{record.id} does nothing with data; the jobs page shows it.")
-    visitor().require(record.project)
     return record
 
 
@@ -100,17 +99,18 @@ def add(routes: Blueprint, data: Data) -> None:
 
     def standing(record: JobRecord) -> str:
         with reached(settings) as connection:
-            lines = JobRecords(connection).log_lines(record.id)
+            records = JobRecords(connection)
+            lines, _ = records.log_page(record.id, max(0, records.log_end(record.id) - LINES))
         boxes = boxes_of(record) if record.kind in ("tweak", "relabel") else []
         return render_template(
-            "dashboard/data/standing.html", job=record, result=record.result or {}, lines=lines[-LINES:], boxes=boxes,
+            "dashboard/data/standing.html", job=record, result=record.result or {}, lines=lines, boxes=boxes,
             undo=undo_of(data, record), dataset=_set_of(data, record), look=_samples(data, record),
             studio=settings.label_studio_url,
         )  # fmt: skip
 
     @routes.get("/data/job/<job_id>")
     def data_job(job_id: str) -> str:
-        record = seen_job(data, job_id)
+        record = job_on_data(data, job_id)
         settled = record.over and not _is_drawn(data, record)
         return render_template(
             "dashboard/data/job.html", settled=settled, job=record, standing=standing(record),
@@ -119,22 +119,22 @@ def add(routes: Blueprint, data: Data) -> None:
 
     @routes.get("/data/job/<job_id>/live")
     def data_job_live(job_id: str) -> Response:
-        seen_job(data, job_id)
+        job_on_data(data, job_id)
         who = "all" if visitor().administrator else visitor().name
         return data.dashboard.live.stream(
-            f"data-job:{job_id}:{who}", lambda: {"standing": standing(seen_job(data, job_id))}
+            f"data-job:{job_id}:{who}", lambda: {"standing": standing(job_on_data(data, job_id))}
         )
 
     @routes.post("/data/job/<job_id>/cancel")
     def data_job_cancel(job_id: str) -> AnyResponse:
-        record = cancel(settings, seen_job(data, job_id).id)
+        record = cancel(settings, job_on_data(data, job_id).id)
         ended = "is cancelled" if record.over else "ends at its next step"
         flash(f"{record.id} {ended}.", "good")
         return redirect(url_for("dashboard.data_job", job_id=record.id))
 
     @routes.get("/data/job/<job_id>/box/<int:index>.jpg")
     def data_job_box(job_id: str, index: int) -> Response:
-        record = seen_job(data, job_id)
+        record = job_on_data(data, job_id)
         shown = boxes_of(record)
         if index >= len(shown) or (crop := shown[index].crop) is None:
             raise NotFound("There is no such box.")
@@ -147,7 +147,7 @@ def add(routes: Blueprint, data: Data) -> None:
 
     @routes.get("/data/job/<job_id>/sheet.png")
     def data_job_sheet(job_id: str) -> Response:
-        path = settings.home / "jobs" / seen_job(data, job_id).id / "moved.png"
+        path = settings.home / "jobs" / job_on_data(data, job_id).id / "moved.png"
         if not path.is_file():
             raise NotFound("This job drew no sheet; ask for pictures in its form.")
         answer = send_file(path, "image/png")
@@ -165,15 +165,10 @@ def _set_of(data: Data, record: JobRecord) -> DatasetRecord | None:
 def _samples(data: Data, record: JobRecord) -> Look | None:
     """Some pictures of the polygons that a build made, once they are drawn; asks for them where they are not."""
     made = _set_of(data, record) if record.kind == "polygons" else None
-    if made is None:
-        return None
-    look = Look.read(data.look_folder(made))
-    if look is None:
-        data.errands.send("set", made.id, str(data.look_folder(made)))
-    return look
+    return None if made is None else data.pictures_of(made)
 
 
 def _is_drawn(data: Data, record: JobRecord) -> bool:
     """Whether pictures of what a build made are still being drawn."""
     made = _set_of(data, record) if record.kind == "polygons" else None
-    return made is not None and Look.read(data.look_folder(made)) is None
+    return made is not None and data.pictures_of(made) is None

@@ -9,16 +9,16 @@ from flask import Blueprint, Response, flash, redirect, render_template, request
 from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Response as AnyResponse
 
-from tator_ml.launch import launch
 from tator_ml.web.access import visitor
 from tator_ml.web.dashboard.data.parts import Data, may_see_set, project_of, sample_picture
-from tator_ml.web.dashboard.data.zips import zipped
 from tator_ml.web.dashboard.forms import read_request
+from tator_ml.web.dashboard.starting import start
+from tator_ml.web.dashboard.zips import zipped
 from tator_sdk.data_requests import Registration
 from tator_sdk.datasets import TYPES, DatasetRecord, RegistryError
 from tator_sdk.errors import TatorError
 from tator_sdk.formats.writing import written_by_tator
-from tator_sdk.looking import Look, read_states
+from tator_sdk.looking import read_states
 
 STATES = {"unchanged": "unchanged", "changed": "changed since", "gone": "gone", "": "being compared"}
 
@@ -59,9 +59,7 @@ def _add_list(routes: Blueprint, data: Data) -> None:
 
     @routes.get("/data/live")
     def data_live() -> Response:
-        who = visitor()
-        topic = f"data:{'all' if who.administrator else sorted(who.projects or ())}"
-        return data.dashboard.live.stream(topic, lambda: {"sets": rows()})
+        return data.dashboard.live.stream(f"data:{visitor().sight}", lambda: {"sets": rows()})
 
     @routes.post("/data/add")
     def data_add() -> AnyResponse:
@@ -74,20 +72,17 @@ def _add_one(routes: Blueprint, data: Data) -> None:
     @routes.get("/data/set/<name>")
     def data_set(name: str) -> str:
         record = _seen(data, name)
-        folder = data.look_folder(record)
-        if Look.read(folder) is None and Path(record.path).exists():
-            data.errands.send("set", record.id, str(folder))
+        looked = data.pictures_of(record) is not None
         states = read_states(data.dashboard.settings.home)
         state = _state(record, states.get(record.id, {}))
         ours = written_by_tator(Path(record.path)) is not None
         return render_template(
             "dashboard/data/set.html", record=record, state=state, states=STATES, ours=ours, pictures=pictures(record),
-            project=data.name_of(project_of(record)), looked=Look.read(folder) is not None,
+            project=data.name_of(project_of(record)), looked=looked,
         )  # fmt: skip
 
     def pictures(record: DatasetRecord) -> str:
-        look = Look.read(data.look_folder(record))
-        return render_template("dashboard/data/pictures.html", record=record, look=look)
+        return render_template("dashboard/data/pictures.html", record=record, look=data.pictures_of(record))
 
     @routes.get("/data/set/<name>/live")
     def data_set_live(name: str) -> Response:
@@ -143,8 +138,7 @@ def _add_changing(routes: Blueprint, data: Data) -> None:
 def _launched(data: Data, wanted: Registration) -> AnyResponse:
     if not wanted.path.exists():
         raise TatorError(f"There is nothing at {wanted.path}.")
-    (job, *_) = launch(data.dashboard.settings, wanted)
-    return redirect(url_for("dashboard.data_job", job_id=job.id))
+    return start(data.dashboard.settings, wanted, "data_job")
 
 
 def _seen(data: Data, name: str) -> DatasetRecord:

@@ -7,15 +7,19 @@ import re
 import secrets
 import shutil
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from werkzeug.exceptions import NotFound
 
+from tator_ml.jobs.records import JobError
+from tator_ml.launch import open_jobs
 from tator_ml.web.access import Visitor
 from tator_sdk.files import write_durably
 from tator_sdk.formats.writing import safe_name
 from tator_sdk.looking import LOOK_FILE, PROGRESS_FILE
+from tator_sdk.settings import Settings
 
 ID = re.compile(r"[0-9a-f]{12}")
 ABOUT = "upload.json"
@@ -54,8 +58,9 @@ class Upload:
 class Uploads:
     """The uploads of an installation."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._folder = settings.home / "uploads"
 
     def folder_of(self, upload: Upload) -> Path:
         """Where it lies."""
@@ -108,6 +113,18 @@ class Uploads:
         if ID.fullmatch(upload_id):
             shutil.rmtree(self._folder / upload_id, ignore_errors=True)
 
+    def reader_of(self, upload_id: str) -> str | None:
+        """Id of a job that reads from one and has not ended; None where none does.
+
+        Raises:
+            JobError: Redis does not answer.
+        """
+        folder = (self._folder / upload_id).resolve()
+        for job in open_jobs(self._settings):
+            if (path := job.request.get("path")) and Path(path).resolve().is_relative_to(folder):
+                return job.id
+        return None
+
     def _read(self, upload_id: str) -> Upload | None:
         try:
             return Upload(**json.loads((self._folder / upload_id / ABOUT).read_bytes()))
@@ -118,5 +135,8 @@ class Uploads:
         if not self._folder.is_dir():
             return
         for place in self._folder.iterdir():
-            if ID.fullmatch(place.name) and time.time() - place.stat().st_mtime > KEPT_SECONDS:
-                self.throw_away(place.name)
+            if not ID.fullmatch(place.name) or time.time() - place.stat().st_mtime < KEPT_SECONDS:
+                continue
+            with suppress(JobError):  # while Redis is away, nobody knows what is read
+                if self.reader_of(place.name) is None:
+                    self.throw_away(place.name)

@@ -8,19 +8,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from flask import Blueprint, flash, redirect, render_template, request, url_for
+from flask import Blueprint, render_template, request
 from werkzeug.exceptions import BadRequest
 from werkzeug.wrappers import Response as AnyResponse
 
-from tator_ml.launch import is_for, launch, request_of
+from tator_ml.launch import request_of
+from tator_ml.projects import Role
+from tator_ml.runs import BASE
 from tator_ml.web.access import visitor
 from tator_ml.web.dashboard.data.parts import Data
-from tator_ml.web.dashboard.data.results import seen_job
+from tator_ml.web.dashboard.data.results import job_on_data
 from tator_ml.web.dashboard.forms import Refused, read_request, request_form
+from tator_ml.web.dashboard.models.catalogue import Catalogue
+from tator_ml.web.dashboard.models.versions import TITLES
+from tator_ml.web.dashboard.starting import start
 from tator_sdk.data_requests import DataExport
 from tator_sdk.datasets import READABLE
 from tator_sdk.requests import JobRequest, Prelabel, Relabel, SegmentationBuild, Tweak
 from tator_sdk.settings import Settings
+
+TUNED: tuple[Role, ...] = ("qwen", "sam3")
+"""Roles whose models answer words."""
 
 
 @dataclass(frozen=True)
@@ -92,13 +100,13 @@ def add(routes: Blueprint, data: Data) -> None:
     @routes.post("/data/job/<job_id>/go")
     def data_job_go(job_id: str) -> AnyResponse:
         """Do what was looked at."""
-        record = seen_job(data, job_id)
+        record = job_on_data(data, job_id)
         looked = request_of(record)
         if not getattr(looked, "dry_run", False):
             raise BadRequest(f"{record.id} was no look.")
         if record.status != "done":
             raise BadRequest(f"{record.id} has not come to a result that could be done.")
-        return _launched(data, looked.model_copy(update={"dry_run": False}))
+        return start(data.dashboard.settings, looked.model_copy(update={"dry_run": False}), "data_job")
 
 
 def _page(data: Data, work: Work) -> Callable[[], str]:
@@ -116,7 +124,7 @@ def _page(data: Data, work: Work) -> Callable[[], str]:
 
 
 def _start(data: Data, work: Work) -> Callable[[], AnyResponse | tuple[str, int]]:
-    def start() -> AnyResponse | tuple[str, int]:
+    def started() -> AnyResponse | tuple[str, int]:
         settings, given = data.dashboard.settings, request.form
         looks = given.get("do", "look") == "look" and work.look != "cannot"
         fixed: dict[str, Any] = {}
@@ -138,16 +146,9 @@ def _start(data: Data, work: Work) -> Callable[[], AnyResponse | tuple[str, int]
             visitor().require(project)
         if isinstance(wanted, SegmentationBuild) and wanted.output is None:
             wanted = wanted.model_copy(update={"output": _free_output(wanted, settings)})
-        return _launched(data, wanted)
+        return start(settings, wanted, "data_job")
 
-    return start
-
-
-def _launched(data: Data, wanted: JobRequest) -> AnyResponse:
-    job = launch(data.dashboard.settings, wanted)[0]
-    if not is_for(job, wanted):
-        flash(f"{job.id} works on this already; yours starts when it has ended.", "good")
-    return redirect(url_for("dashboard.data_job", job_id=job.id))
+    return started
 
 
 def _form(data: Data, work: Work, values: dict[str, Any], errors: dict[str, str] | None = None) -> str:
@@ -176,7 +177,22 @@ def _choices(data: Data, work: Work, project: object) -> dict[str, list[tuple[st
     if sets_too:
         sets = [(one.path, f"{one.id} ({one.type})") for one in data.sets_seen() if one.type in READABLE]
         choices["path"] = [("", "no data set: a project"), *sets]
+    if work.model is Prelabel and not visitor().administrator:
+        choices["model"] = _models(data)
     return choices
+
+
+def _models(data: Data) -> list[tuple[str, str]]:
+    """Models that a member may ask, by name: any other id is loaded from the hub, or from this machine's disk."""
+    catalogue = Catalogue(data.dashboard.settings, data.dashboard.services.projects)
+    who, used = visitor(), catalogue.where_active()
+    tuned = [
+        (one.id, f"{one.id} ({TITLES[role]})")
+        for role in TUNED
+        for one in catalogue.versions(role)
+        if catalogue.seen_by(who, one, used)
+    ]
+    return [("", "the project's active one"), (BASE, BASE), *tuned]
 
 
 def _free_output(wanted: SegmentationBuild, settings: Settings) -> Path:

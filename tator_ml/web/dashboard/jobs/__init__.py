@@ -37,6 +37,5 @@ def add(routes: Blueprint, dashboard: Dashboard) -> None:
 
     @routes.get("/jobs/live")
     def jobs_live() -> Response:
-        wanted, seen = Wanted.of(request.args, dashboard.chosen_project()), visitor().projects
-        who = "all" if seen is None else ",".join(map(str, sorted(seen)))
-        return dashboard.live.stream(f"jobs:{who}:{wanted}", lambda: {"jobs": table(wanted)})
+        wanted = Wanted.of(request.args, dashboard.chosen_project())
+        return dashboard.live.stream(f"jobs:{visitor().sight}:{wanted}", lambda: {"jobs": table(wanted)})

@@ -5,15 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, get_args
 
-from flask import Blueprint, flash, redirect, render_template, request, url_for
+from flask import Blueprint, render_template, request
 from werkzeug.wrappers import Response as AnyResponse
 
 from tator_ml.jobs.records import JobRecord
-from tator_ml.launch import launch, request_of
+from tator_ml.launch import request_of
 from tator_ml.web.access import visitor
 from tator_ml.web.dashboard.forms import Refused, RequestForm, read_request, request_form
 from tator_ml.web.dashboard.jobs.one import seen_job
 from tator_ml.web.dashboard.page import Dashboard
+from tator_ml.web.dashboard.starting import start
 from tator_sdk.requests import JobRequest
 
 OF_THIS_MACHINE = {"dataset", "base", "path", "encoder", "model", "device"}
@@ -47,9 +48,7 @@ def add(routes: Blueprint, dashboard: Dashboard) -> None:
                 type(asked), values=error.values, errors=error.errors, leave_out=kept, settings=settings
             )
             return page(job, form), 422
-        started = launch(settings, wanted)
-        flash(f"{started[0].id} is {started[0].status}.", "good")
-        return redirect(url_for("dashboard.jobs_one", job_id=started[0].id))
+        return start(settings, wanted)
 
 
 def _kept(asked: JobRequest) -> dict[str, Any]:

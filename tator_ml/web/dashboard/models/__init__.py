@@ -1,7 +1,7 @@
 """Models: which ones answer in a project, all versions there are, how good they are, and what to do with them.
 
 - ``versions``: a model of whichever kind, as pages show it; ``catalogue`` has them all.
-- ``confusion`` and ``comparison``: what a head mixes up; two versions side by side.
+- ``comparison``: two versions side by side.
 - ``looking``: the pages. ``changing``: what their buttons do.
 """
 

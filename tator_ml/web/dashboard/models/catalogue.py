@@ -8,11 +8,11 @@ from typing import Any
 
 from werkzeug.exceptions import Forbidden, NotFound
 
-from tator_ml.learning.registry import HeadRegistry
+from tator_ml.learning.stores import head_registry
 from tator_ml.projects import Activation, Projects, Role
 from tator_ml.runs import BASE, RunRegistry
-from tator_ml.sam3.registry import Sam3Registry
-from tator_ml.vlm.registry import QwenRegistry
+from tator_ml.sam3.registry import sam3_registry
+from tator_ml.vlm.registry import qwen_registry
 from tator_ml.web.access import Visitor
 from tator_ml.web.dashboard.models.versions import HEAD_FIGURES, ROLES, TITLES, Version, of_head, of_run
 from tator_sdk.errors import TatorError
@@ -26,10 +26,10 @@ class Catalogue:
         """``projects`` are the choices that the web process reads."""
         self.projects = projects
         self._settings = settings
-        self._heads = HeadRegistry(settings.home / "heads", projects)
+        self._heads = head_registry(settings, projects)
         self._runs: dict[Role, RunRegistry[Any, Any]] = {
-            "qwen": QwenRegistry(settings.home / "qwen", projects, settings.qwen_model_name),
-            "sam3": Sam3Registry(settings.home / "sam3", projects, settings.sam3_model_id),
+            "qwen": qwen_registry(settings, projects),
+            "sam3": sam3_registry(settings, projects),
         }
 
     def figures(self, role: Role) -> Mapping[str, str]:
@@ -48,7 +48,7 @@ class Catalogue:
         if role == "head":
             own = str(self._settings.head) if self._settings.head else "starter"
             about = "The head of this installation, for projects that have none of their own."
-            return Version("head", BASE, own, about, None, None, (), {}, {}, {}, {}, None, {"Model": own}, None)
+            return Version(role="head", id=BASE, label=own, description=about, facts={"Model": own})
         registry = self._runs[role]
         return of_run(registry.base(), role, registry.figures)
 
@@ -80,7 +80,7 @@ class Catalogue:
             return self.version(role, chosen)
         except NotFound as error:
             gone = f"It is chosen, but it is not there any more: {error.description}"
-            return Version(role, chosen, "", gone, project, None, (), {}, {}, {}, {}, None, {}, None)
+            return Version(role=role, id=chosen, description=gone, project=project)
 
     def where_active(self) -> dict[str, set[int]]:
         """Projects in which each version is active, by `Version.key`."""

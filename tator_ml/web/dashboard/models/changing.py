@@ -13,12 +13,13 @@ from werkzeug.utils import secure_filename
 from werkzeug.wrappers import Response as AnyResponse
 
 from tator_ml.projects import ASSISTS, KeptWords
-from tator_ml.runs import BASE
+from tator_ml.runs import BASE, EXAMPLES_FILE
 from tator_ml.web.access import visitor
 from tator_ml.web.dashboard.models.catalogue import Catalogue
 from tator_ml.web.dashboard.models.looking import checked
 from tator_ml.web.dashboard.models.versions import TITLES, Version, facts_of_head
 from tator_ml.web.dashboard.page import Dashboard
+from tator_ml.web.dashboard.zips import zipped
 from tator_sdk.errors import TatorError
 
 LONGEST_WORDS = 10_000
@@ -67,6 +68,10 @@ def add(routes: Blueprint, dashboard: Dashboard, catalogue: Catalogue) -> None:
     @routes.get("/models/<role>/<name>/download")
     def models_download(role: str, name: str) -> Response:
         version = catalogue.require(visitor(), catalogue.version(checked(role), name))
+        if version.role != "head" and version.folder is not None:  # gigabytes: sent while they are packed
+            answer = Response(zipped(version.folder, {EXAMPLES_FILE}), mimetype="application/zip")
+            answer.headers["Content-Disposition"] = f'attachment; filename="{version.id}.zip"'
+            return answer
         folder = Path(tempfile.mkdtemp(prefix="tator-model-"))
         try:
             path = catalogue.pack(version, folder / f"{version.id}.zip")

@@ -11,13 +11,13 @@ from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Response as AnyResponse
 
 from tator_ml.engine.segmenters import names
+from tator_ml.learning.confusion import confusion_of
 from tator_ml.projects import ASSISTS, OUTPUTS, Activation, ProjectChoices, Role
 from tator_ml.reports import part, rows
 from tator_ml.runs import BASE
 from tator_ml.web.access import visitor
 from tator_ml.web.dashboard.models.catalogue import Catalogue
 from tator_ml.web.dashboard.models.comparison import compare, per_class
-from tator_ml.web.dashboard.models.confusion import confusion_of
 from tator_ml.web.dashboard.models.versions import KINDS, ROLES, TITLES, Version, facts_of_head
 from tator_ml.web.dashboard.page import Dashboard, seen_by
 

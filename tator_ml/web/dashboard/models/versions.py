@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
-from tator_ml.launch import MANNERS
+from tator_ml.launch import JOB_KINDS
 from tator_ml.learning.registry import HeadEntry
 from tator_ml.projects import Role
 from tator_ml.reports import part, rows
@@ -34,7 +33,7 @@ HEAD_FIGURES: Mapping[str, str] = {
 LESS_IS_BETTER = frozenset({"calibration_error"})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Version:
     """A model that a project can have.
 
@@ -57,18 +56,18 @@ class Version:
 
     role: Role
     id: str
-    label: str
-    description: str
-    project: int | None
-    created: float | None
-    classes: tuple[str, ...]
-    figures: Mapping[str, Any] = field(hash=False)
-    gate: Mapping[str, Any] = field(hash=False)
-    request: Mapping[str, Any] = field(hash=False)
-    metrics: Mapping[str, Any] = field(hash=False)
-    folder: Path | None
-    facts: Mapping[str, Any] = field(hash=False)
-    entry: HeadEntry | Entry[Any] | None = field(hash=False, repr=False)
+    label: str = ""
+    description: str = ""
+    project: int | None = None
+    created: float | None = None
+    classes: tuple[str, ...] = ()
+    figures: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    gate: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    request: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    metrics: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    folder: Path | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    entry: HeadEntry | Entry[Any] | None = field(default=None, hash=False, repr=False)
 
     @property
     def key(self) -> str:
@@ -104,7 +103,7 @@ class Version:
     @property
     def changed_settings(self) -> list[tuple[str, str, str]]:
         """Settings of its training that differ from the defaults: label, value, default."""
-        model = next(one.model for one in MANNERS if one.kind == KINDS[self.role])
+        model = next(one.model for one in JOB_KINDS if one.kind == KINDS[self.role])
         try:
             known = {name: value for name, value in self.request.items() if name in model.model_fields}
             return changed_fields(model.model_validate(known)) if known else []
@@ -148,9 +147,8 @@ def of_head(entry: HeadEntry) -> Version:
 
 def facts_of_head(version: Version) -> dict[str, Any]:
     """What stands beside a head's weights; reads a file."""
-    try:
-        about = dict(json.loads(((version.folder or Path()) / "head.json").read_text()))
-    except (OSError, ValueError, TypeError):
+    about = version.entry.about() if isinstance(version.entry, HeadEntry) else {}
+    if not about:
         return {}
     recipe = part(about, "recipe")
     crop = f"{'square' if recipe.get('square') else 'as drawn'}, margin {recipe.get('margin')}"

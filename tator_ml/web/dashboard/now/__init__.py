@@ -51,9 +51,7 @@ def add(routes: Blueprint, dashboard: Dashboard) -> None:
 
     @routes.get("/now/live")
     def now_live() -> Response:
-        seen = visitor().projects
-        topic = "all" if seen is None else ",".join(map(str, sorted(seen)))
-        return dashboard.live.stream(f"now:{topic}", parts)
+        return dashboard.live.stream(f"now:{visitor().sight}", parts)
 
     @routes.get("/now/picture/<image>")
     def now_picture(image: str) -> Response:

@@ -17,10 +17,12 @@ ASSISTS = {
     "points": "points",
     "boxes": "drawn boxes",
     "strokes": "brush strokes",
-    "tweak": "/tweak",
+    "tweak": "tweaks",
     "text": "words",
+    "exemplars": "examples",
     "opened": "a task opened",
     "batch": "several tasks at once",
+    "withheld": "tasks without assistance",
     "event": "other events",
 }
 

@@ -62,7 +62,7 @@ class Crops:
         self._kept: OrderedDict[tuple[Any, ...], bytes] = OrderedDict()
 
     def cut(self, key: tuple[Any, ...], image: str, marks: Callable[[tuple[int, int]], list[Marked]]) -> bytes | None:
-        """A JPEG of what is marked and what lies around it; None where the picture is not here.
+        """A JPEG of what is marked and what lies around it; None without the picture, or where nothing is marked.
 
         Args:
             key: that names it.
@@ -82,6 +82,8 @@ class Crops:
         pixels = decode_image(data, self._max_pixels)
         height, width = pixels.shape[:2]
         made = _jpeg(pixels, marks((width, height)))
+        if made is None:
+            return None
         with self._lock:
             self._kept[key] = made
             while len(self._kept) > KEPT_CROPS:
@@ -167,9 +169,13 @@ def _corners(xyxy: Xyxy) -> Ring:
     return np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], np.float64)
 
 
-def _jpeg(pixels: NDArray[np.uint8], marks: list[Marked]) -> bytes:
+def _jpeg(pixels: NDArray[np.uint8], marks: list[Marked]) -> bytes | None:
+    """What the marks are around; None where they mark nothing, as a brush does that was rubbed out."""
     height, width = pixels.shape[:2]
-    points = np.concatenate([ring for mark in marks for ring in mark.rings]).clip(0, (width, height))
+    rings = [ring for mark in marks for ring in mark.rings]
+    if not rings:
+        return None
+    points = np.concatenate(rings).clip(0, (width, height))
     low, high = points.min(0), points.max(0)
     middle, side = (low + high) / 2, max(float(max(high - low)), 8.0) * (1 + 2 * MARGIN)
     scale = min(SIZE_WH) / side  # the object fits, whichever way it lies

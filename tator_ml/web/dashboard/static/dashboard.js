@@ -17,6 +17,7 @@
         place.dispatchEvent(new CustomEvent("tator:filled", { bubbles: true }));
       }
     };
+    const AGAIN_MILLISECONDS = 15000;
     let stream = null;
     const open = () => {
       if (stream) return;
@@ -24,7 +25,13 @@
       stream.addEventListener("message", (event) => { document.body.classList.remove("stale"); fill(JSON.parse(event.data)); });
       stream.addEventListener("over", () => { stream.close(); document.body.dispatchEvent(new CustomEvent("tator:over")); });
       stream.addEventListener("signed-out", () => { stream.close(); document.body.classList.remove("stale"); document.body.classList.add("signed-out"); });
-      stream.addEventListener("error", () => document.body.classList.add("stale"));
+      stream.addEventListener("error", (event) => {
+        document.body.classList.add("stale");
+        // a cut connection the browser opens again by itself; after any status but 200 it never does
+        if (event.target.readyState !== EventSource.CLOSED || event.target !== stream) return;
+        stream = null;
+        setTimeout(() => { if (!document.hidden) open(); }, AGAIN_MILLISECONDS);
+      });
     };
     const close = () => { stream?.close(); stream = null; };
     // a page that nobody sees holds nothing open

@@ -31,9 +31,8 @@
     const colour = (name) => sheet.getPropertyValue(name).trim();
     const [text, quiet, line] = ["--text", "--quiet", "--line"].map(colour);
     const { xaxis, yaxis, ...layout } = figure.layout;
-    const scale = [[0, colour("--ground")], [1, dark.matches ? "#3f7ba3" : "#8fbbd9"]];
     return {
-      data: figure.data.map((trace) => (trace.type === "heatmap" ? { ...trace, colorscale: scale } : trace)),
+      data: figure.data,
       layout: {
         paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", colorway: dark.matches ? DARK : LIGHT,
         font: { family: "system-ui, 'DejaVu Sans', sans-serif", size: 13, color: text },
@@ -41,7 +40,6 @@
         hoverlabel: { bgcolor: colour("--card"), bordercolor: line, font: { color: text } },
         legend: { orientation: "h", traceorder: "normal", y: 1.02, yanchor: "bottom", x: 0 },
         uirevision: "kept", bargap: 0.25, ...layout,
-        ...(figure.data[0]?.type === "heatmap" ? { hovermode: "closest" } : {}),
         xaxis: axis(xaxis, line, quiet), yaxis: axis(yaxis, line, quiet),
       },
     };

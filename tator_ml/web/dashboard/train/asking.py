@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
 from werkzeug.datastructures import MultiDict
 
-from tator_ml.launch import MANNERS
+from tator_ml.launch import JOB_KINDS
 from tator_ml.web.access import Visitor
 from tator_ml.web.dashboard.forms import Choices, Refused, RequestForm, read_request, request_form
 from tator_ml.web.dashboard.models.catalogue import Catalogue
@@ -53,7 +52,7 @@ class Asking:
     @property
     def model(self) -> type[JobRequest]:
         """Of the request."""
-        return next(one.model for one in MANNERS if one.kind == self.kind)
+        return next(one.model for one in JOB_KINDS if one.kind == self.kind)
 
     @property
     def _left_out(self) -> frozenset[str]:
@@ -110,8 +109,3 @@ def choices_of(kind: str, who: Visitor, catalogue: Catalogue, settings: Settings
     usable = [one for one in known if kind == "sam3" or one.facts.get("Method") == "whole"]
     base = catalogue.default(ROLES[kind])
     return {"base": [("", f"the default: {base.label}"), *((one.id, one.id) for one in usable)]}
-
-
-def plain(request: BaseModel | Mapping[str, Any]) -> dict[str, Any]:
-    """A request's fields, to fill a form with."""
-    return request.model_dump() if isinstance(request, BaseModel) else dict(request)

@@ -11,13 +11,15 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from tator_ml.jobs import JobError, JobRecord, JobRecords
 from tator_ml.jobs.connection import living_workers, reached
-from tator_ml.launch import MANNERS, is_for, launch, preview
+from tator_ml.launch import looked_at, preview
 from tator_ml.web.access import visitor
 from tator_ml.web.dashboard.forms import Refused
+from tator_ml.web.dashboard.jobs.one import seen_job
 from tator_ml.web.dashboard.models.catalogue import Catalogue
 from tator_ml.web.dashboard.models.looking import checked
 from tator_ml.web.dashboard.page import Dashboard
-from tator_ml.web.dashboard.train.asking import ABOUT, ROLES, TITLES, Asking, choices_of, plain
+from tator_ml.web.dashboard.starting import start
+from tator_ml.web.dashboard.train.asking import ABOUT, ROLES, TITLES, Asking, choices_of
 from tator_ml.web.dashboard.train.sources import sources
 from tator_sdk.errors import TatorError
 
@@ -64,17 +66,15 @@ def add(routes: Blueprint, dashboard: Dashboard) -> None:
         look = "look" in request.form
         try:
             wanted = asked.read(request.form)
-            job = preview(settings, wanted) if look else launch(settings, wanted)[0]
+            if not look:
+                return start(settings, wanted)
+            job = preview(settings, wanted)
         except Refused as refused:
             return page(asked, refused.values, request.form.get("source", ""), refused.errors), 422
         except TatorError as error:
             flash(str(error), "error")
             return page(asked, request.form.to_dict(), request.form.get("source", ""), {}), 409
-        if look:
-            return redirect(url_for("dashboard.train_look", job_id=job.id))
-        if not is_for(job, wanted):
-            flash(f"{job.id} is running with other settings; yours begins when it has ended.", "good")
-        return redirect(url_for("dashboard.jobs_one", job_id=job.id))
+        return redirect(url_for("dashboard.train_look", job_id=job.id))
 
     @routes.get("/train/look/<job_id>")
     def train_look(job_id: str) -> str:
@@ -91,10 +91,8 @@ def add(routes: Blueprint, dashboard: Dashboard) -> None:
     @routes.post("/train/look/<job_id>/start")
     def train_after_look(job_id: str) -> AnyResponse:
         job = _previewed(dashboard, job_id)
-        model = next(one.model for one in MANNERS if one.kind == job.request["kind"])
-        wanted = model.model_validate(job.request["request"])
         try:
-            return redirect(url_for("dashboard.jobs_one", job_id=launch(settings, wanted)[0].id))
+            return start(settings, looked_at(job))
         except TatorError as error:
             flash(str(error), "error")
             return redirect(url_for("dashboard.train_look", job_id=job_id))
@@ -111,9 +109,7 @@ def add(routes: Blueprint, dashboard: Dashboard) -> None:
 
     @routes.get("/train/live")
     def train_live() -> Response:
-        who = visitor()
-        seen = "all" if who.projects is None else ",".join(map(str, sorted(who.projects)))
-        return dashboard.live.stream(f"train:{seen}", lambda: {"trainings": trainings()})
+        return dashboard.live.stream(f"train:{visitor().sight}", lambda: {"trainings": trainings()})
 
 
 def _begun(dashboard: Dashboard, catalogue: Catalogue, asked: Asking) -> tuple[dict[str, Any], str]:
@@ -121,12 +117,10 @@ def _begun(dashboard: Dashboard, catalogue: Catalogue, asked: Asking) -> tuple[d
     values: dict[str, Any] = {}
     if like := request.args.get("like"):
         role = checked(ROLES[asked.kind])
-        values = plain(catalogue.require(visitor(), catalogue.version(role, like)).request)
+        values = dict(catalogue.require(visitor(), catalogue.version(role, like)).request)
     elif again := request.args.get("again"):
-        with reached(dashboard.settings) as connection:
-            job = JobRecords(connection).get(again)
-        visitor().require(job.project)
-        values = plain(job.request["request"] if job.kind == "preview" else job.request)
+        job = seen_job(dashboard.settings, again)
+        values = dict(job.request["request"] if job.kind == "preview" else job.request)
     project = dashboard.chosen_project()
     if project is not None:
         return values, f"project:{project}"
@@ -144,12 +138,7 @@ def _previewed(dashboard: Dashboard, job_id: str) -> JobRecord:
         NotFound: it is no such job.
         Forbidden: it is not the visitor's to see.
     """
-    with reached(dashboard.settings) as connection:
-        try:
-            job = JobRecords(connection).get(job_id)
-        except JobError as error:
-            raise NotFound(str(error)) from error
-    visitor().require(job.project)
+    job = seen_job(dashboard.settings, job_id)
     if job.kind != "preview" or job.request.get("kind") not in TITLES:
         raise NotFound(f"{job_id} is no look before a training.")
     return job

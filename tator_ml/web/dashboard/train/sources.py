@@ -10,6 +10,7 @@ from typing import Any
 
 from tator_ml.learning.stores import example_store
 from tator_ml.web.access import Visitor
+from tator_ml.web.dashboard.data.parts import may_see_set
 from tator_ml.web.dashboard.page import Dashboard
 from tator_sdk.datasets import READABLE, DatasetRecord, DatasetRegistry
 
@@ -72,7 +73,7 @@ def sources(dashboard: Dashboard, who: Visitor, kind: str) -> list[Source]:
     sets = [
         Source(f"set:{one.id}", f"data set {one.id}", None, Path(one.path), one.classes, one.pictures)
         for one in DatasetRegistry(dashboard.settings.home).list()
-        if _readable(one, kind) and who.may_see(_project_of(one))
+        if _readable(one, kind) and may_see_set(who, one)
     ]
     return projects + sets
 
@@ -81,9 +82,3 @@ def _readable(record: DatasetRecord, kind: str) -> bool:
     if kind == "clip":
         return record.type in YOLO and Path(record.path).is_dir()
     return record.type in READABLE or (kind == "sam3" and record.type == "sam3")
-
-
-def _project_of(record: DatasetRecord) -> int | None:
-    """The project that a data set was made from; it is seen by whoever may see that."""
-    project = record.source.get("project")
-    return project if isinstance(project, int) else None

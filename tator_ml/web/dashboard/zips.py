@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
-STORED = frozenset({".jpg", ".jpeg", ".png", ".webp", ".zip"})  # compressed already
+STORED = frozenset({".jpg", ".jpeg", ".png", ".webp", ".zip", ".safetensors"})  # they do not compress
 CHUNK_BYTES = 1 << 20
 
 
@@ -29,11 +29,18 @@ class _Outbox:
         return sent
 
 
-def zipped(folder: Path) -> Iterator[bytes]:
-    """The files of a folder as a zip, in pieces; links are left out, as they may lead anywhere."""
+def zipped(folder: Path, without: Collection[str] = ()) -> Iterator[bytes]:
+    """The files of a folder as a zip, in pieces; links are left out, as they may lead anywhere.
+
+    Args:
+        folder: to be packed.
+        without: names of files that stay here.
+    """
     outbox = _Outbox()
     with zipfile.ZipFile(outbox, "w", allowZip64=True) as archive:  # type: ignore[call-overload]
         for path, name in files_of(folder):
+            if path.name in without:
+                continue
             about = zipfile.ZipInfo.from_file(path, name, strict_timestamps=False)
             about.compress_type = zipfile.ZIP_STORED if path.suffix.lower() in STORED else zipfile.ZIP_DEFLATED
             with path.open("rb") as source, archive.open(about, "w", force_zip64=True) as target:

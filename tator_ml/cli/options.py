@@ -1,0 +1,17 @@
+"""What the verbs about models share: a project's number, and how a sentence is said."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+Project = Annotated[int, typer.Option("--project", "-p", min=1, help="The project's number in Label Studio's address.")]
+SomeProject = Annotated[int | None, typer.Option("--project", "-p", min=1, help="The project's number.")]
+
+
+def say(sentence: str) -> None:
+    """Print a sentence as it stands."""
+    Console(highlight=False, soft_wrap=True).print(escape(sentence))
