@@ -1,41 +1,22 @@
-"""Another server takes the port while Label Studio starts: a program that says so stands in for it."""
+"""How Label Studio's process is started and stopped; a program that only listens stands in for it."""
 
 from __future__ import annotations
 
-import sys
+import signal
+import threading
 from pathlib import Path
 
 import httpx
 import pytest
 
 from demo.errors import LabelStudioError
-from demo.label_studio import LabelStudio, StudioSettings
-from tator_ml.processes import free_port
-
-STAND_IN = """#!{python}
-import http.server, pathlib, sys
-asked = sys.argv[sys.argv.index("--port") + 1]
-tries = pathlib.Path("tries")
-tries.write_text((tries.read_text() if tries.exists() else "") + asked + " ")
-if len(tries.read_text().split()) <= {losses}:
-    sys.exit("Error: That port is already in use.")
-class Up(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.send_response(200); self.end_headers()
-http.server.HTTPServer(("127.0.0.1", int(asked)), Up).serve_forever()
-"""
+from demo.label_studio import LabelStudio
+from tests.studio.server_process import alive, assert_it_ends_with, owned, stand_in, wait_for
 
 
 @pytest.mark.parametrize(("losses", "starts"), [(2, True), (99, False)])
 def test_a_port_lost_between_look_and_bind_is_followed_by_the_next(tmp_path: Path, losses: int, starts: bool) -> None:
-    program = tmp_path / "environment" / "bin" / "label-studio"
-    program.parent.mkdir(parents=True)
-    program.write_text(STAND_IN.format(python=sys.executable, losses=losses))
-    program.chmod(0o755)
-    home = tmp_path / "home"
-    (home / "data").mkdir(parents=True)
-    (home / "data" / "label_studio.sqlite3").touch()
-    studio = LabelStudio(StudioSettings(home=home, environment=program.parents[1], port=free_port(8290)))
+    studio = LabelStudio(stand_in(tmp_path, losses))
     try:
         if starts:
             studio.start()
@@ -46,5 +27,32 @@ def test_a_port_lost_between_look_and_bind_is_followed_by_the_next(tmp_path: Pat
             assert studio.pid is None
     finally:
         studio.stop()
-    tried = (home / "tries").read_text().split()
+    tried = (studio.home / "tries").read_text().split()
     assert len(tried) == len(set(tried)) == (3 if starts else 5)
+
+
+def test_owner_is_terminated(tmp_path: Path) -> None:
+    with owned(stand_in(tmp_path)) as owner:
+        assert_it_ends_with(owner, signal.SIGTERM)
+
+
+def test_another_thread_stops_it_while_it_starts(tmp_path: Path) -> None:
+    studio = LabelStudio(stand_in(tmp_path, seconds=30))
+    pids: list[int | None] = []
+
+    def stop_soon(_: str) -> None:
+        pids.append(studio.pid)
+        threading.Thread(target=studio.stop).start()
+
+    with pytest.raises(LabelStudioError, match=r"(stopped|ended) while starting"):
+        studio.start(stop_soon)
+    assert pids[0] is not None
+    assert wait_for(lambda: not alive(int(pids[0] or 0)))
+
+
+def test_server_is_late(tmp_path: Path) -> None:
+    studio = LabelStudio(stand_in(tmp_path, seconds=30))
+    with pytest.raises(LabelStudioError, match="not up after 0 s"):
+        studio.start(seconds=0.2)
+    assert studio.pid is None
+    assert not (studio.home / "process.json").exists()
