@@ -1,9 +1,31 @@
-"""A job that nobody queued: it tells how far it is on the screen."""
+"""A job that nobody queued: it tells how far it is on the screen, and what it made is kept for the next time."""
 
 from __future__ import annotations
 
+import ast
+import hashlib
+import importlib.util
 import time
 from pathlib import Path
+
+
+def home_of(name: str, *code: str) -> Path:
+    """Folder of what a benchmark learned, named by what it learned with: other code or options learn anew.
+
+    Args:
+        name: of the benchmark.
+        code: modules and packages, by dotted names: those with its options, and the trainer. Comments do not count.
+    """
+    digest = hashlib.sha256()
+    for one in code:
+        found = importlib.util.find_spec(one)
+        if found is None or found.origin is None:
+            raise ModuleNotFoundError(one)
+        package = found.submodule_search_locations is not None
+        files = sorted(Path(found.origin).parent.rglob("*.py")) if package else [Path(found.origin)]
+        for path in files:
+            digest.update(ast.dump(ast.parse(path.read_text())).encode())
+    return Path(".tator") / f"benchmark-{name}" / digest.hexdigest()[:10]
 
 
 class Alone:

@@ -8,18 +8,18 @@ interrupted goes on from its checkpoints.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.alone import Alone
+from benchmarks.alone import Alone, home_of
 from benchmarks.qwen_scenes import CLASSES, SIDE, samples
 from benchmarks.report import Figure
 from tator_ml.vlm.prompts import PromptStyle, compose
@@ -35,7 +35,6 @@ from training.qwen.tiny import Family, Shape, save_tiny
 from training.qwen.train import Tuned, train
 from training.samples import Sample, Samples
 
-HOME = Path(".tator") / "benchmark-qwen"
 FAMILY: Family = "qwen3_vl"
 SHAPE = Shape(hidden=128, layers=3, head=32, vision_hidden=64, vision_depth=2, max_side=SIDE, min_side=SIDE // 2)
 STYLE = PromptStyle(
@@ -49,9 +48,16 @@ NAMES: dict[str, Any] = {"method": "whole", "learning_rate": 5e-4, "epochs": 4, 
 ADAPTER: dict[str, Any] = {"method": "lora", "learning_rate": 2e-3, "epochs": 8, "points": 0.0}
 
 
+@functools.cache
+def home() -> Path:
+    """Where trainings go on, and where their models stay."""
+    options = "benchmarks.qwen_learning", "benchmarks.qwen_scenes"
+    return home_of("qwen", *options, "training.qwen", "training.samples", "training.tuning")
+
+
 def measure() -> Iterator[Figure]:
     """Train both, and measure before and after."""
-    settings = Settings(home=HOME / "home", offline=True)
+    settings = Settings(home=home() / "home", offline=True)
     base = _base()
     filled, outlined = (samples(kind, UNSEEN) for kind in ("filled", "outlined"))
     before = _f1(_entry(settings, base), settings, filled)
@@ -80,7 +86,7 @@ def _decided(
     """Whether the gate activates the candidate; both are asked as in service."""
     request = QwenTraining(dataset="scenes", compare_pictures=100, max_new_tokens=64)
     pictures = Samples(tuple(learned), tuple(unseen), CLASSES, "scenes")
-    decision = compare(candidate, active, pictures, request, settings, Alone(HOME / "gate"))
+    decision = compare(candidate, active, pictures, request, settings, Alone(home() / "gate"))
     print(f"  {decision.reason}", flush=True)
     return decision.activate
 
@@ -98,7 +104,7 @@ def constant_f1(pictures: list[Sample]) -> float:
 
 
 def _base() -> Path:
-    folder = HOME / "base"
+    folder = home() / "base"
     if not (folder / "config.json").exists():
         asked = [compose("", (*CLASSES, "shape"), STYLE, "bbox").user]
         said = [
@@ -116,7 +122,7 @@ def _entry(settings: Settings, folder: Path) -> QwenEntry:
 
 def _scores(entry: QwenEntry, settings: Settings, pictures: list[Sample]) -> Scores:
     loaded: Loaded = load(entry, settings, device_of(settings, None), SIDE)
-    ask = partial(evaluate.answers, loaded.model, loaded.encoder, max_new_tokens=64)
+    ask = functools.partial(evaluate.answers, loaded.model, loaded.encoder, max_new_tokens=64)
     return score(evaluate.measure(ask, loaded.encoder.coordinates, pictures, CLASSES, STYLE, batch=50))
 
 
@@ -143,10 +149,10 @@ def _tuned(
     settings: Settings, base: Path, name: str, pictures: list[Sample], classes: tuple[str, ...], options: dict[str, Any]
 ) -> Path:
     """Folder of the best weights of a training, which is done only once."""
-    done = HOME / f"{name}.json"
+    done = home() / f"{name}.json"
     if done.exists():
         return Path(json.loads(done.read_text())["folder"])
-    job = Alone(HOME / name)
+    job = Alone(home() / name)
     request = QwenTraining(
         dataset="scenes",
         base=str(base.resolve()),

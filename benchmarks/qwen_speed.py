@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import statistics
 import tempfile
@@ -21,7 +22,7 @@ from PIL import Image
 
 from benchmarks.report import Figure
 from benchmarks.station import FIRST_SEED, SCENES, Station, Task, quantile, say, seconds, station
-from tator_ml.engine.messages import DetectAsk, EngineError
+from tator_ml.engine.messages import DetectAsk
 from tator_ml.images.store import ImageStore
 from tator_ml.vlm.loading import load_vlm
 from tator_ml.vlm.model import Vlm
@@ -84,7 +85,13 @@ def answer_of(vlm: Vlm, picture: NDArray[np.uint8]) -> str:
 
 
 class Questions:
-    """Questions in words about the pictures that are clicked on, one after the other, as long as it is wanted."""
+    """Questions in words about the pictures that are clicked on, one after the other, as long as it is wanted.
+
+    Attributes:
+        tokens: of all answers.
+        seconds: that they took.
+        failure: why there were no more, where one was not answered: clicks would be measured beside nothing then.
+    """
 
     def __init__(self, one: Station, tasks: list[Task]) -> None:
         store = ImageStore(one.settings.home / "images", one.settings.image_store_bytes)
@@ -95,6 +102,7 @@ class Questions:
         self._ended = threading.Event()
         self.tokens = 0
         self.seconds = 0.0
+        self.failure = ""
 
     def once(self) -> None:
         """Load the model, and see that it answers."""
@@ -102,7 +110,11 @@ class Questions:
 
     @contextmanager
     def going_on(self) -> Iterator[None]:
-        """Ask until the block ends."""
+        """Ask until the block ends.
+
+        Raises:
+            SystemExit: a question was not answered.
+        """
         self._ended.clear()
         thread = threading.Thread(target=self._ask)
         thread.start()
@@ -111,18 +123,20 @@ class Questions:
         finally:
             self._ended.set()
             thread.join()
+        if self.failure:
+            raise SystemExit(self.failure)
 
     def _ask(self) -> None:
-        number = 0
-        while not self._ended.is_set():
-            begun = time.monotonic()
-            try:
-                made = self._engine.detect(self._asks[number % len(self._asks)])
-            except EngineError as error:
-                raise SystemExit(f"A question was not answered: {error}") from error
-            self.tokens += made.tokens
-            self.seconds += time.monotonic() - begun
-            number += 1
+        try:
+            for ask in itertools.cycle(self._asks):
+                if self._ended.is_set():
+                    return
+                begun = time.monotonic()
+                made = self._engine.detect(ask)
+                self.tokens += made.tokens
+                self.seconds += time.monotonic() - begun
+        except BaseException as error:  # told by the thread that measures
+            self.failure = f"A question was not answered: {error or type(error).__name__}"
 
 
 def click_during(folder: Path) -> Iterator[Figure]:

@@ -8,6 +8,7 @@ on from its checkpoints.
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import sam3_scenes as scenes
-from benchmarks.alone import Alone
+from benchmarks.alone import Alone, home_of
 from benchmarks.report import Figure
 from tator_sdk.sam3_request import Sam3Training
 from training.sam3.evaluate import evaluate
@@ -27,7 +28,6 @@ from training.sam3.tiny import Shape, save_tiny
 from training.sam3.train import train
 from training.samples import Sample, Samples
 
-HOME = Path(".tator") / "benchmark-sam3"
 SHAPE = Shape(
     side=scenes.SIDE, patch=12, vision_hidden=96, vision_layers=3, window=8, hidden=80, layers=2, queries=25,
     text_hidden=64, text_layers=1, tokens=600, dropout=0.0,
@@ -70,6 +70,13 @@ STAGES = (
 )
 
 
+@functools.cache
+def home() -> Path:
+    """Where trainings go on, and where their models stay."""
+    options = "benchmarks.sam3_learning", "benchmarks.sam3_scenes"
+    return home_of("sam3", *options, "training.sam3", "training.samples", "training.tuning")
+
+
 def measure() -> Iterator[Figure]:
     """Train, and measure before and after."""
     base = _base()
@@ -89,7 +96,7 @@ def measure() -> Iterator[Figure]:
 
 
 def _base() -> Path:
-    folder = HOME / "base"
+    folder = home() / "base"
     if not (folder / "config.json").exists():
         save_tiny(folder, SHAPE, ["shape", *WORDS] * 5, prepared=True)
     return folder
@@ -121,10 +128,10 @@ def half_understood(word: int) -> float:
 
 def _learned(stage: Stage, base: Path) -> tuple[Path, float]:
     """Folder of the model that a stage made, which is done only once, and the seconds that it took."""
-    done = HOME / f"{stage.name}.json"
-    keep = HOME / f"{stage.name}-model"
+    done = home() / f"{stage.name}.json"
+    keep = home() / f"{stage.name}-model"
     if not done.exists():
-        job = Alone(HOME / stage.name)
+        job = Alone(home() / stage.name)
         request = Sam3Training(dataset="scenes", base=str(base), **(_COMMON | stage.options))
         made = train(request, _pictures(stage), base, job, "cpu", keep)
         about = {"seconds": round(job.seconds, 1), "steps": made.steps, "evaluations": made.evaluations}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import statistics
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 
@@ -44,11 +44,8 @@ def clicks(one: Station, tasks: list[Task], people: int) -> list[float]:
                 taken.append(time.perf_counter() - begun)
                 step += 1
 
-    threads = [threading.Thread(target=person, args=(number,)) for number in range(people)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(people) as pool:
+        list(pool.map(person, range(people)))  # what went wrong in one of them goes wrong here
     return taken
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -116,12 +116,13 @@ def _command(project: LabelledProject) -> list[Figure]:
     begun = time.monotonic()
     alone = project.ask(crowded, [words])
     seconds = time.monotonic() - begun
-    worker = threading.Thread(target=project.ask, args=(crowded, [words]))
-    worker.start()
-    time.sleep(0.3)
     beside = []
-    while worker.is_alive():
-        beside.append(_timed(project, other))
+    with ThreadPoolExecutor(1) as pool:
+        working = pool.submit(project.ask, crowded, [words])
+        time.sleep(0.3)
+        while not working.done():
+            beside.append(_timed(project, other))
+    working.result()  # that it was answered
     delay = statistics.median(beside) - statistics.median(idle)
     return [
         Figure("tweak.command_boxes", len(alone["result"]), "boxes answered", "higher"),

@@ -40,10 +40,10 @@ def classes() -> list[str]:
     return list(DISPLAY_NAMES.values())
 
 
-def draw_scenes(folder: Path) -> Iterator[int]:
-    """Draw the scenes and their truth that are missing; yields how many are there after each."""
+def draw_scenes(folder: Path, count: int = SCENES) -> Iterator[int]:
+    """Draw the first ``count`` scenes and their truth that are missing; yields how many are there after each."""
     folder.mkdir(parents=True, exist_ok=True)
-    for number in range(SCENES):
+    for number in range(count):
         picture, truth = folder / f"scene-{number:02}.png", folder / f"scene-{number:02}.json"
         if not (picture.exists() and truth.exists()):
             scene = draw_scene(FIRST_SEED + number, SETTINGS)

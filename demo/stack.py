@@ -36,6 +36,7 @@ class DemoSettings:
         images: a person's own pictures instead of generated scenes.
         classes: with ``images``, their classes.
         template: labelling configuration.
+        scenes: without ``images``, how many are generated.
         studio_port: preferred port of Label Studio.
         tator: settings of Tator that differ from the defaults.
         studio_variables: environment variables of Label Studio that differ, such as another database.
@@ -45,6 +46,7 @@ class DemoSettings:
     images: Path | None = None
     classes: Sequence[str] = ("Object",)
     template: str = "boxes"
+    scenes: int = pictures.SCENES
     studio_port: int = 8080
     tator: dict[str, Any] = field(default_factory=dict)
     studio_variables: Mapping[str, str] = field(default_factory=dict)
@@ -93,10 +95,13 @@ class DemoStack:
             self.studio.stop()
 
     def _start(self) -> None:
-        self._make_pictures()
-        with ThreadPoolExecutor(1) as pool:  # Label Studio and the engine start side by side
+        if self._wanted.images:  # where there are none, that is said before anything starts
+            self._make_pictures()
+        with ThreadPoolExecutor(1) as pool:  # Label Studio starts while scenes are drawn and the engine starts
             starting = pool.submit(self.studio.start, self._report)
             try:
+                if not self._wanted.images:
+                    self._make_pictures()
                 start_back(self.settings, self.parts)
             except BaseException:
                 self.studio.stop()  # else the pool would wait for it to answer
@@ -111,8 +116,8 @@ class DemoStack:
         self._connect()
 
     def _make_pictures(self) -> None:
-        source = self._wanted.images
-        made = pictures.copy_own(source, self.folder) if source else pictures.draw_scenes(self.folder)
+        source, count = self._wanted.images, self._wanted.scenes
+        made = pictures.copy_own(source, self.folder) if source else pictures.draw_scenes(self.folder, count)
         count, told = 0, time.monotonic()
         for count in made:
             if time.monotonic() - told > 2:

@@ -202,6 +202,9 @@ class Settings(BaseSettings):
     yield_to_clicks: bool = Field(
         True, description="Jobs wait at their next step while a click is answered on the same host."
     )
+    job_niceness: int = Field(
+        19, ge=0, le=19, description="How far jobs stand behind everything else on the same cores; 0: beside it."
+    )
     enable_metrics: bool = Field(
         True,
         validation_alias=_named("enable_metrics", "ENABLE_METRICS"),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-pytest_plugins = ["tests.stack"]
+pytest_plugins = ["tests.stack", "tests.jobs.fixtures", "tests.cli.fixtures"]
 
 SHARED = Path(__file__).parents[2] / "shared"
 PAYLOADS = Path(__file__).parent / "payloads"
@@ -24,6 +25,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     from tests.scheduling import SharedServers
 
     return SharedServers(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where test processes share the work, what takes longest is begun first."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        from tests.scheduling import longest_first
+
+        items[:] = longest_first(items)
 
 
 def pytest_collection_finish() -> None:
@@ -48,8 +57,6 @@ def _left_out() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No setting of the developer's own environment or folder reaches a test."""
-    import os
-
     for name in list(os.environ):
         if name.startswith("TATOR_") or name in {"REDIS_URL", "LABEL_STUDIO_URL", "LABEL_STUDIO_API_KEY"}:
             monkeypatch.delenv(name)

@@ -22,6 +22,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoStack]:
     if not (ENVIRONMENT / "bin" / "label-studio").exists():
         pytest.skip("Label Studio is not installed: `make test` builds its environment")
     home: Path = tmp_path_factory.mktemp("stack")
-    tator = {"port": 19090 + BESIDE, "job_functions": tuple(job_functions())}
-    with DemoStack(DemoSettings(home, studio_port=18080 + BESIDE, tator=tator), print) as running:
+    # behind other test processes, jobs would never be done
+    tator = {"port": 19090 + BESIDE, "job_functions": tuple(job_functions()), "job_niceness": 0}
+    wanted = DemoSettings(home, scenes=12, studio_port=18080 + BESIDE, tator=tator)
+    with DemoStack(wanted, print) as running:
         yield running

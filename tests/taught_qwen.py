@@ -39,6 +39,7 @@ def teach(
     ]
     save_tiny(folder, family, shape, words, seed=1)
     model: Any = AutoModelForImageTextToText.from_pretrained(folder)
+    model.model.visual.requires_grad_(False)  # what it makes of a few pictures is told apart as it is: half the time
     processor: Any = AutoProcessor.from_pretrained(folder)  # type: ignore[no-untyped-call]
     encoder = Encoder(processor, coordinates_of(family), 1024)
     batch = collate([encoder.encode(one) for one in lessons], processor.tokenizer.pad_token_id)

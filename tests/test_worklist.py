@@ -65,10 +65,10 @@ def test_several_annotators_far_from_each_other(begins: list[int], ways: list[in
 
 
 @ON_A_BUSY_MACHINE
-@given(st.permutations(range(100, 2500, 100)))
+@given(st.permutations(range(50, 850, 50)))
 def test_who_comes_second_goes_as_the_first_did(shuffled: list[int]) -> None:
     """An order that no number explains, such as Label Studio's by uncertainty, is known the second time."""
-    order, tasks = WorkOrder(), known(2500)
+    order, tasks = WorkOrder(), known(850)
     go(order, tasks, shuffled)
     order.wanted(100 + FORGOTTEN_SECONDS * 2, tasks)  # the first has gone home
     later = 200 + FORGOTTEN_SECONDS * 2

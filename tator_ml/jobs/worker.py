@@ -179,10 +179,10 @@ def build_worker(settings: Settings) -> TatorWorker:
 def run_worker(settings: Settings) -> None:
     """Work until the process is told to stop; each job runs in a freshly spawned process.
 
-    A core that a click's answer wants too goes to the click: this process and its jobs run at the lowest priority,
-    from their first import on, which alone made clicks wait for a second.
+    A core that a click's answer wants too goes to the click: this process and its jobs run at a low priority, the
+    lowest by default, from their first import on, which alone made clicks wait for a second.
     """
-    run_behind_others()
+    run_behind_others(settings.job_niceness)
     level = "DEBUG" if settings.log_level == "debug" else "WARNING"  # RQ tells of each clean-up
     worker = build_worker(settings)
     log.info("takes jobs from %s", ", ".join(queue_names(settings.device)))

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
+import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -65,6 +68,19 @@ def random_state(model: nn.Module, seed: int, sharpness: float = 1.0) -> dict[st
         if re.search(r"output_hypernetworks_mlps\.\d\.layers\.2", key):
             state[key] *= sharpness
     return state
+
+
+@contextmanager
+def without_first_weights() -> Iterator[None]:
+    """Models that are built meanwhile hold anything: every weight is replaced, and drawing the first takes seconds."""
+
+    def left(weight: Tensor, *_: object, **__: object) -> Tensor:
+        return weight
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("kaiming_uniform_", "normal_", "trunc_normal_", "uniform_"):
+            patch.setattr(torch.nn.init, name, left)
+        yield
 
 
 def prompts_on(size_wh: tuple[int, int]) -> dict[str, Prompts]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from hydra import compose
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 from sam2.build_sam import build_sam2
+from sam2.modeling.sam2_base import SAM2Base
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 
 from tator_ml.engine.segmenters import load, sam2
@@ -26,6 +27,7 @@ from tests.adapters.material import (
     picture,
     prompts_on,
     random_state,
+    without_first_weights,
 )
 
 SIDE = 192
@@ -38,7 +40,12 @@ SMALL = [
     "++model.image_encoder.neck.backbone_channel_list=[128,64,32,16]",
     "++model.memory_attention.num_layers=1",
 ]
-build_small = partial(build_sam2, device="cpu", hydra_overrides_extra=SMALL)
+
+
+@cache
+def upstream_small() -> SAM2Base:
+    """Upstream's model, built once: half a second of reading configurations. Each test gives it weights of its own."""
+    return build_sam2(CONFIG, device="cpu", hydra_overrides_extra=SMALL)
 
 
 @pytest.fixture
@@ -49,7 +56,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def saved(folder: Path, seed: int, sharpness: float = 1.0) -> Path:
     path = folder / "sam2.1_hiera_tiny.pt"
-    torch.save({"model": random_state(build_small(CONFIG), seed, sharpness)}, path)
+    torch.save({"model": random_state(upstream_small(), seed, sharpness)}, path)
     return path
 
 
@@ -58,7 +65,8 @@ def loaded(path: Path) -> Segmenter:
 
 
 def small_predictor(path: Path) -> SAM2ImagePredictor:
-    predictor = SAM2ImagePredictor(build_small(CONFIG, str(path)))
+    upstream_small().load_state_dict(torch.load(path, weights_only=True)["model"])
+    predictor = SAM2ImagePredictor(upstream_small())
     predictor._bb_feat_sizes = [(SIDE // stride, SIDE // stride) for stride in (4, 8, 16)]  # fixed for 1024
     return predictor
 
@@ -160,8 +168,12 @@ def test_every_name_has_its_configuration_of_sam_2_1(name: str, width: int, bloc
 
 def test_the_real_tiny(tmp_path: Path) -> None:
     path = tmp_path / "sam2.1_hiera_tiny.pt"
-    torch.save({"model": random_state(build_sam2(CONFIG, device="cpu"), 5)}, path)
-    segmenter = load("sam2-tiny", None, tmp_path, "cpu", offline=True)
+    with without_first_weights():
+        upstream = build_sam2(CONFIG, device="cpu")
+        state = random_state(upstream, 5)
+        torch.save({"model": state}, path)
+        segmenter = load("sam2-tiny", None, tmp_path, "cpu", offline=True)
+    upstream.load_state_dict(state)
     size_wh = (333, 517)
     image, prompts = picture(size_wh), prompts_on(size_wh)["box and point"]
     embedding = segmenter.encode(image)
@@ -172,6 +184,6 @@ def test_the_real_tiny(tmp_path: Path) -> None:
         "high_res_1": (1, 64, 128, 128),
     }
     assert segmenter.version.startswith("sam2-tiny-")
-    predictor = SAM2ImagePredictor(build_sam2(CONFIG, str(path), device="cpu"))
+    predictor = SAM2ImagePredictor(upstream)
     ours = answer_for_show(segmenter, embedding, prompts, multimask=True)
     assert_same(ours, upstream_answer(predictor, image, prompts, multimask=True))

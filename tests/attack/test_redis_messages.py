@@ -18,9 +18,8 @@ from tator_ml.jobs.known import KnownJob, known_jobs
 from tator_ml.jobs.records import JobError
 from tator_sdk.files import private_folder
 from tator_sdk.settings import Settings
-from tests.jobs.conftest import Jobs, jobs, redis_url, until
+from tests.jobs.conftest import Jobs, until
 
-__all__ = ["jobs", "redis_url"]
 FOREIGN = (
     "os.system", "subprocess.check_output", "builtins.eval", "shutil.rmtree", "training.sweep.shutil.rmtree",
     "training.job.Path.unlink", "tator_ml.jobs.ping", "tests.jobs.work.write", "", "pickle.loads",

@@ -7,7 +7,7 @@ people are told (see ``tator_ml/assists.py``), and a newer release may do otherw
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,14 +44,17 @@ class Scene:
     second: TruthObject
 
     def stored(self, count: int) -> list[dict[str, Any]]:
-        """What is stored of the task's one annotation, once it has so many regions; no prediction may ever be."""
-        assert list(self.studio.predictions.list(task=self.editor.task)) == []
+        """What is stored of the task's one annotation, once it has so many regions."""
         for _ in range(60):
             (annotation,) = self.studio.annotations.list(id=self.editor.task)
             if len(annotation.result) == count:
                 break
             time.sleep(0.25)  # points that were left over are removed behind the submission
         return list(annotation.result)
+
+    def assert_no_prediction(self) -> None:
+        """Opening a task and asking for suggestions stores none."""
+        assert list(self.studio.predictions.list(task=self.editor.task)) == []
 
     def point(self, one: TruthObject, *held: str, label: str | None = None) -> str:
         """Click an object; gives the id of what is suggested."""
@@ -72,18 +75,24 @@ Picture = tuple[dict[str, Any], list[TruthObject]]
 
 
 @pytest.fixture(scope="module")
-def picture(stack: DemoStack) -> Picture:
+def studio(stack: DemoStack) -> Any:
+    return open_studio(stack.settings)
+
+
+@pytest.fixture(scope="module")
+def picture(stack: DemoStack, studio: Any) -> Picture:
     """A task's data with the scene of most objects that stand apart."""
-    tasks: Any = open_studio(stack.settings).tasks.list(project=stack.project)
+    tasks = studio.tasks.list(project=stack.project)
     return max(((task.data, objects_of(stack, task)) for task in tasks), key=lambda pair: len(pair[1]))
 
 
 @pytest.fixture
-def scene(stack: DemoStack, page: Any, picture: Picture) -> Scene:
-    """A new task, so that no draft of another test is on it."""
+def scene(stack: DemoStack, studio: Any, page: Any, picture: Picture) -> Iterator[Scene]:
+    """A new task, so that no draft of another test is on it; in the end it has no prediction."""
     data, (first, second, *_) = picture
-    studio = open_studio(stack.settings)
-    return Scene(Editor(page, stack, new_task(studio, stack.project, data)), studio, first, second)
+    made = Scene(Editor(page, stack, new_task(studio, stack.project, data)), studio, first, second)
+    yield made
+    made.assert_no_prediction()
 
 
 def new_task(studio: Any, project: int, data: dict[str, Any]) -> int:
@@ -209,8 +218,11 @@ def test_two_boxes_wait_side_by_side(scene: Scene, accept: Callable[[Editor], No
         assert iou_xyxy(corners(region), one.xyxy) > 0.7
 
 
-@accepting
-@pytest.mark.parametrize("by_hand", [True, False], ids=["drawn by hand", "accepted"])
+@pytest.mark.parametrize(
+    ("by_hand", "accept"),
+    [(True, WAYS["all at once"]), (False, WAYS["by itself"])],
+    ids=["drawn by hand, all at once", "accepted, by itself"],
+)
 def test_a_standing_box_is_tweaked_in_place(scene: Scene, by_hand: bool, accept: Callable[[Editor], None]) -> None:
     editor = scene.editor
     if by_hand:
@@ -257,15 +269,21 @@ def test_a_prompt_with_another_label_takes_away_what_is_pending(scene: Scene) ->
     assert iou_xyxy(corners(region), scene.second.xyxy) > 0.7
 
 
-def test_a_mask_takes_the_points_place(stack: DemoStack, page: Any, picture: Picture) -> None:
-    data, (clicked, *_) = picture
-    studio = open_studio(stack.settings)
-    project = int(studio.projects.create(title="Masks", label_config="<View/>").id or 0)
+@pytest.fixture
+def masks(stack: DemoStack, studio: Any) -> Iterator[int]:
+    """Number of a connected project whose points become masks."""
+    project = int(studio.projects.create(title="Masks", label_config="<View/>").id)
     strip = strip_url(stack.settings, stack.settings.backend_url, project)
     studio.projects.update(project, label_config=build("masks", classes(), strip, project=project))
     for _ in Connection(stack.settings, project, stack.settings.backend_url).run():
         pass
-    scene = Scene(Editor(page, stack, new_task(studio, project, data), project), studio, clicked, clicked)
+    yield project
+    studio.projects.delete(project)
+
+
+def test_a_mask_takes_the_points_place(stack: DemoStack, studio: Any, page: Any, picture: Picture, masks: int) -> None:
+    data, (clicked, *_) = picture
+    scene = Scene(Editor(page, stack, new_task(studio, masks, data), masks), studio, clicked, clicked)
     suggested = scene.point(clicked)
     (drawn,) = scene.editor.regions()
     scene.editor.tick()
@@ -274,6 +292,7 @@ def test_a_mask_takes_the_points_place(stack: DemoStack, page: Any, picture: Pic
     scene.editor.submit()
     (region,) = scene.stored(1)
     assert (region["id"], region["type"], region["value"]["format"]) == (suggested, "brushlabels", "rle")
+    scene.assert_no_prediction()
 
 
 def test_the_strip_says_what_went_wrong(scene: Scene) -> None:
@@ -288,7 +307,3 @@ def test_the_strip_says_what_went_wrong(scene: Scene) -> None:
     editor.label(scene.first.label, POINT)
     editor.click(scene.first.point, "Control")  # for a point stands there already
     expect(editor.strip()).to_contain_text(" ms", timeout=30_000)
-
-
-def test_opening_tasks_stores_no_prediction(scene: Scene, stack: DemoStack) -> None:
-    assert list(scene.studio.predictions.list(project=stack.project)) == []

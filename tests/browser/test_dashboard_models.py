@@ -11,7 +11,10 @@ import pytest
 from demo.labelled import LabelledProject, labelled_project
 from demo.stack import DemoStack
 from tator_ml.jobs import JobRecords, connect_redis
-from tator_ml.learning.stores import project_choices
+from tator_ml.launch import launch
+from tator_ml.learning.stores import head_registry, project_choices
+from tator_sdk.requests import HeadTraining
+from tests.jobs.conftest import until
 from training.starter.scenes import CLASSES
 
 from .dashboard import check_accessible, check_fits_a_phone, opened, picture
@@ -31,6 +34,16 @@ def project(stack: DemoStack) -> Iterator[LabelledProject]:
     ) as made:
         project_choices(stack.settings).choose(made.number, train_after=0)
         yield made
+
+
+@pytest.fixture
+def trained(stack: DemoStack, project: LabelledProject) -> None:
+    """The project has a head: of the test before, or one that is trained now."""
+    if not head_registry(stack.settings).list(project.number):
+        request = HeadTraining(project=project.number, max_iter=300, activation="never")
+        (job,) = launch(stack.settings, request)
+        with connect_redis(stack.settings) as connection:
+            until(lambda: JobRecords(connection).get(job.id).status == "done", 120)
 
 
 def shot(tab: Any, name: str) -> None:
@@ -101,6 +114,7 @@ def test_a_head_is_trained_watched_activated_and_rolled_back(
         assert project_choices(stack.settings).get(number).head is None
 
 
+@pytest.mark.usefixtures("trained")
 def test_two_heads_are_compared(page: Any, stack: DemoStack, project: LabelledProject) -> None:
     at, number = f"{stack.settings.backend_url}/tator", project.number
     with opened(page, f"{at}/models?project={number}") as tab:

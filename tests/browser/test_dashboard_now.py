@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -34,6 +35,15 @@ def open_tasks(stack: DemoStack, count: int) -> None:
         httpx.post(f"{stack.settings.backend_url}/predict", json=body, timeout=60).raise_for_status()
 
 
+@pytest.fixture
+def budget(stack: DemoStack) -> Iterator[None]:
+    """Whatever a test makes of the budget, others have the stack's own."""
+    yield
+    restore = {"budget_bytes": stack.settings.warm_bytes}
+    httpx.put(f"{stack.settings.backend_url}/tator/api/budget", json=restore, timeout=30).raise_for_status()
+
+
+@pytest.mark.usefixtures("budget")
 def test_it_shows_what_happens_and_takes_a_budget_from_the_keyboard(page: Any, stack: DemoStack) -> None:
     open_tasks(stack, 6)
     with opened(page, f"{stack.settings.backend_url}/tator/now") as tab:
@@ -55,5 +65,3 @@ def test_it_shows_what_happens_and_takes_a_budget_from_the_keyboard(page: Any, s
         tab.keyboard.press("Enter")
         tab.wait_for_selector(".flash.good")
         assert chosen.partition(",")[0] in tab.inner_text(".flash.good")
-    restore = {"budget_bytes": stack.settings.warm_bytes}
-    httpx.put(f"{stack.settings.backend_url}/tator/api/budget", json=restore, timeout=30).raise_for_status()

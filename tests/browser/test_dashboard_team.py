@@ -47,6 +47,7 @@ def locked(stack: DemoStack, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     thread.start()
     yield settings.backend_url
     server.shutdown()
+    server.server_close()
     app.extensions["tator_watch"].stop()
 
 

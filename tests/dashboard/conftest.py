@@ -10,6 +10,7 @@ from typing import Any, cast
 import pytest
 import redis
 from flask.testing import FlaskClient
+from jinja2.bccache import Bucket, BytecodeCache
 
 from tator_ml.engine.client import Answers
 from tator_ml.engine.messages import Status, WarmStatus
@@ -25,14 +26,22 @@ from tator_ml.suggestions import Suggestions
 from tator_ml.web.app import create_app
 from tator_sdk.settings import Settings
 
-from ..jobs.conftest import serving_redis
+
+class Compiled(BytecodeCache):
+    """Compiled templates in memory: tests have applications of their own, and compiling takes longer than testing."""
+
+    def __init__(self) -> None:
+        self._code: dict[str, bytes] = {}
+
+    def load_bytecode(self, bucket: Bucket) -> None:
+        if bucket.key in self._code:
+            bucket.bytecode_from_string(self._code[bucket.key])
+
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        self._code[bucket.key] = bucket.bytecode_to_string()
 
 
-@pytest.fixture(scope="session")
-def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    settings = Settings(home=tmp_path_factory.mktemp("r"), redis_url=None)
-    with serving_redis(settings):
-        yield f"unix://{settings.home / 'run' / 'redis.sock'}"
+TEMPLATES = Compiled()
 
 
 @dataclass
@@ -99,6 +108,7 @@ def build_site(settings: Settings, **more: Any) -> Site:
         **more,
     )
     app = create_app(settings, services)
+    app.jinja_env.bytecode_cache = TEMPLATES
     app.config["WTF_CSRF_ENABLED"] = False  # whether forms are guarded is asked in test_access.py
     app.extensions["tator_watch"].look()
     return Site(app.test_client(), settings, services, engine, connect_redis(settings))

@@ -17,7 +17,7 @@ from tator_ml.web.access import Visitor
 from tator_sdk.annotations import LabelledBox
 from tator_sdk.datasets import DatasetRegistry
 from tator_sdk.settings import Settings
-from tests.cli.conftest import head, report, yolo  # noqa: F401  fixture
+from tests.cli.conftest import head, report
 from training.job import LocalJob
 from training.preview import preview
 
@@ -89,7 +89,7 @@ def test_what_cannot_be_used_is_shown_beside_its_field(site: Site) -> None:
     assert "Choose what is to be learned from." in answer.text and not newest(site)
 
 
-def test_a_data_set_of_the_registry(site: Site, settings: Settings, yolo: Path) -> None:  # noqa: F811
+def test_a_data_set_of_the_registry(site: Site, settings: Settings, yolo: Path) -> None:
     record = DatasetRegistry(settings.home).register(yolo, source={"project": 3})
     assert f'value="set:{record.id}"' in site.page("/tator/train")
     site.client.post("/tator/train/clip", data={"source": f"set:{record.id}"})
@@ -99,7 +99,7 @@ def test_a_data_set_of_the_registry(site: Site, settings: Settings, yolo: Path) 
     assert qwen.request["dataset"] == str(yolo)
 
 
-def test_a_look_counts_and_trains_nothing(site: Site, yolo: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_a_look_counts_and_trains_nothing(site: Site, yolo: Path, tmp_path: Path) -> None:
     form = {"source": "path", "source_path": str(yolo), "look": "yes", "min_per_class": "3"}
     answer = site.client.post("/tator/train/clip", data=form)
     (job,) = newest(site)
@@ -126,7 +126,7 @@ def test_a_look_of_another_version_of_tator_is_a_sentence(site: Site) -> None:
     assert answer.status_code == 200 and "another version of Tator" in answer.text
 
 
-def test_a_look_says_why_a_training_would_refuse(site: Site, yolo: Path) -> None:  # noqa: F811
+def test_a_look_says_why_a_training_would_refuse(site: Site, yolo: Path) -> None:
     request = TRAININGS["clip"](images_path=yolo, min_per_class=5000)
     found = preview(request, site.settings, LocalJob(site.settings, "look", lambda *_: None))
     assert "at least two classes" in found["problem"] and all(row["learned"] == 0 for row in found["classes"])
@@ -142,7 +142,7 @@ def test_a_version_is_trained_again_with_its_settings(site: Site, settings: Sett
 def test_members_train_their_projects_and_name_no_paths(
     site: Site,
     as_member: Callable[[int], None],
-    yolo: Path,  # noqa: F811
+    yolo: Path,
 ) -> None:
     registry = DatasetRegistry(site.settings.home)
     theirs = registry.register(yolo, source={"project": 2})

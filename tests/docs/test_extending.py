@@ -23,7 +23,7 @@ from tator_ml.images.store import ImageStore
 from tator_ml.projects import Projects
 from tator_sdk.geometry import iou_xyxy
 from tator_sdk.settings import Settings
-from tests.cli.conftest import Tator, tator, yolo  # noqa: F401  fixtures
+from tests.cli.conftest import Tator
 from tests.docs import material
 from tests.docs.commands import ROOT
 from tests.wire.conftest import scene_bytes
@@ -86,8 +86,8 @@ def test_it_finds_shapes_of_one_colour_in_generated_scenes(package: Path) -> Non
 def test_a_project_may_choose_it_and_the_encoder_teaches_a_head(
     package: Path,
     tmp_path: Path,
-    tator: Tator,  # noqa: F811
-    yolo: Path,  # noqa: F811
+    tator: Tator,
+    yolo: Path,
 ) -> None:
     chosen = Projects(tmp_path / "projects").choose(3, segmenter="colour")
     assert chosen.segmenter == "colour"

@@ -16,7 +16,7 @@ from tator_ml.jobs.owner import Owner
 from tator_ml.learning.examples import Examples
 from tator_ml.processes import PidFile, ProcessError, same_process, started
 from tator_sdk.in_flight import InFlight
-from tests.jobs.conftest import Jobs, jobs, redis_url, until  # noqa: F401  fixtures
+from tests.jobs.conftest import Jobs, until
 from tests.learning.material import labelled
 
 ROOT = Path(__file__).parents[2]
@@ -121,7 +121,7 @@ def test_news_from_before_the_clock_went_back_is_learned_once(tmp_path: Path, mo
 
 
 @pytest.mark.faults
-def test_a_running_job_is_not_overdue_by_the_clock(jobs: Jobs) -> None:  # noqa: F811
+def test_a_running_job_is_not_overdue_by_the_clock(jobs: Jobs) -> None:
     worker = jobs.worker(
         "import datetime, rq.worker.base as base, rq.worker.worker_classes as classes, tator_ml.jobs.worker as worker;"
         "from pathlib import Path; from tator_sdk.settings import Settings;"

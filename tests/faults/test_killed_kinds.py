@@ -28,7 +28,7 @@ from tator_sdk.requests import HeadTraining, JobRequest, QualityReading
 from tests.fake_studio import FakeLabelStudio
 from tests.faults.studio import FailingStudio
 from tests.formats.material import folder, picture
-from tests.jobs.conftest import Jobs, jobs, redis_url, until  # noqa: F401  fixtures
+from tests.jobs.conftest import Jobs, until
 from training.exporting import export_project
 from training.job import LocalJob
 
@@ -100,7 +100,7 @@ class Killing:
 
 
 @contextmanager
-def killing(jobs: Jobs, fake: FakeLabelStudio) -> Iterator[Killing]:  # noqa: F811
+def killing(jobs: Jobs, fake: FakeLabelStudio) -> Iterator[Killing]:
     studio = FailingStudio(fake)
     with studio.served() as url:
         jobs.settings = jobs.settings.model_copy(update={"label_studio_url": url})
@@ -108,7 +108,7 @@ def killing(jobs: Jobs, fake: FakeLabelStudio) -> Iterator[Killing]:  # noqa: F8
         yield Killing(jobs, studio)
 
 
-def test_export(jobs: Jobs, tmp_path: Path) -> None:  # noqa: F811
+def test_export(jobs: Jobs, tmp_path: Path) -> None:
     output = tmp_path / "out"
     with killing(jobs, studio_with(150)) as one:
         one.at("GET", "/api/tasks", 2)  # a hundred pictures are written
@@ -119,7 +119,7 @@ def test_export(jobs: Jobs, tmp_path: Path) -> None:  # noqa: F811
     assert [entry.id for entry in DatasetRegistry(jobs.settings.home).list()] == [record.result["dataset"]]
 
 
-def test_an_export_that_was_written_and_not_entered(jobs: Jobs, tmp_path: Path) -> None:  # noqa: F811
+def test_an_export_that_was_written_and_not_entered(jobs: Jobs, tmp_path: Path) -> None:
     output, registry = tmp_path / "out", DatasetRegistry(jobs.settings.home)
     request = DataExport(project=7, output=output, form="yolo")
     with killing(jobs, studio_with(3)) as one:
@@ -134,7 +134,7 @@ def test_an_export_that_was_written_and_not_entered(jobs: Jobs, tmp_path: Path) 
     assert [entry.id for entry in registry.list()] == [again["dataset"]]
 
 
-def test_quality(jobs: Jobs) -> None:  # noqa: F811
+def test_quality(jobs: Jobs) -> None:
     with killing(jobs, studio_with(1005)) as one:
         one.at("GET", "/api/tasks", 2)  # a thousand tasks are read
         record = one.done(QualityReading(project=7))
@@ -143,7 +143,7 @@ def test_quality(jobs: Jobs) -> None:  # noqa: F811
         assert len(store.known(7)) == 1005
 
 
-def test_undo(jobs: Jobs) -> None:  # noqa: F811
+def test_undo(jobs: Jobs) -> None:
     fake = studio_with(450)
     imported = ImportRecords(jobs.settings).begin(7, {"kind": "yolo", "path": "set", "project": 7})
     for number, task in fake.tasks.items():
@@ -157,7 +157,7 @@ def test_undo(jobs: Jobs) -> None:  # noqa: F811
     assert record.result is not None and record.result["kept_count"] == 0
 
 
-def test_register_and_preview(jobs: Jobs, tmp_path: Path) -> None:  # noqa: F811
+def test_register_and_preview(jobs: Jobs, tmp_path: Path) -> None:
     made = folder(tmp_path / "set", {"classes.txt": "Car", "images/0.png": "", "labels/0.txt": "0 0.5 0.5 0.2 0.4"})
     content = (made / "images" / "0.png").read_bytes()
     for number in range(1, 400):

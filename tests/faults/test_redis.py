@@ -39,6 +39,7 @@ def make_room(jobs: Jobs) -> None:
     jobs.connection.config_set("maxmemory", "0")
 
 
+@pytest.mark.faults
 def test_a_full_redis_holds_jobs_up_and_ends_none(own: Jobs) -> None:
     worker = own.worker()
     running = own.start("wait", {"n": 1})

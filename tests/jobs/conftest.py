@@ -1,11 +1,10 @@
-"""A real Redis for all tests of jobs, and real workers for those that need one."""
+"""A real Redis and real workers; the fixtures of them, which tests of other folders use too, are in fixtures.py."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -14,10 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pytest
 import redis
 
-from tator_ml.jobs import JobRecord, JobRecords, connect_redis, start
+from tator_ml.jobs import JobRecord, JobRecords, start
 from tator_ml.redis_server import redis_answers, redis_command
 from tator_sdk.settings import Settings
 from tests.job_functions import job_functions
@@ -47,13 +45,6 @@ def serving_redis(settings: Settings) -> Iterator[None]:
         server.wait(10)
 
 
-@pytest.fixture(scope="session")
-def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    settings = Settings(home=tmp_path_factory.mktemp("r"), redis_url=None)
-    with serving_redis(settings):
-        yield f"unix://{settings.home / 'run' / 'redis.sock'}"
-
-
 @dataclass
 class Jobs:
     """Settings, records and workers of one test."""
@@ -73,7 +64,11 @@ class Jobs:
     def worker(self, code: str | None = None, **variables: str) -> subprocess.Popen[bytes]:
         """A real worker process: ``tator worker``, or one that runs ``code``; ``variables`` of its environment."""
         environment = {name: value for name, value in os.environ.items() if name != "TATOR_REDIS_URL"}
-        environment |= self.settings.environment() | {"TATOR_JOB_FUNCTIONS": json.dumps(job_functions())} | variables
+        environment |= self.settings.environment() | {
+            "TATOR_JOB_FUNCTIONS": json.dumps(job_functions()),
+            "TATOR_JOB_NICENESS": "0",  # behind other test processes, jobs would never be done
+            **variables,
+        }
         log = (self.settings.home / "worker.log").open("ab")
         worker = subprocess.Popen(
             [sys.executable, *(["-m", "tator_sdk", "worker"] if code is None else ["-c", code])],
@@ -100,22 +95,3 @@ class Jobs:
     def go(self) -> None:
         """Let ``work.wait`` end."""
         (self.settings.home / "go").touch()
-
-
-@pytest.fixture
-def jobs(redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Jobs]:
-    home = tmp_path / "home"
-    home.mkdir()
-    monkeypatch.setenv("TATOR_REDIS_URL", redis_url)
-    settings = Settings()
-    connection = connect_redis(settings)
-    connection.flushall()
-    running = Jobs(settings, connection)
-    try:
-        yield running
-    finally:
-        for worker in running.workers:
-            if worker.poll() is None:
-                worker.send_signal(signal.SIGKILL)  # its work-horse ends with it
-            worker.wait(10)
-        connection.close()

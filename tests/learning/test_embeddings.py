@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
+import multiprocessing
 import os
-import subprocess
-import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +23,6 @@ from tator_ml.engine.crops import CropRecipe
 from tator_ml.learning import embeddings
 from tator_ml.learning.embeddings import LEAST_BYTES, EmbeddingCache, ImageBox, key_of
 
-ROOT = Path(__file__).parents[2]
 DIM = 512
 LARGE = 64 * 2**20
 
@@ -46,17 +50,83 @@ def right(cache: EmbeddingCache, numbers: Any) -> list[int]:
     return [number for number, row in zip(numbers, found, strict=True) if row is not None]
 
 
-def other(folder: Path, code: str, max_bytes: int = LARGE) -> subprocess.Popen[str]:
-    """Another process with the same cache open as ``cache``, running ``code``."""
-    begin = (
-        "import sys, time\nfrom pathlib import Path\nfrom tests.learning.test_embeddings import *\n"
-        f"cache = EmbeddingCache(Path({str(folder)!r}), {max_bytes})\nprint('ready', flush=True)\n"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", begin + code], cwd=ROOT, text=True, stdout=subprocess.PIPE, stdin=subprocess.PIPE
-    )
-    assert process.stdout is not None and process.stdout.readline() == "ready\n"
-    return process
+FORKS = multiprocessing.get_context("forkserver")  # a new interpreter takes a second to read what this file imports
+FORKS.set_forkserver_preload([__name__])
+Work = Callable[[EmbeddingCache, Connection], None]
+
+
+@dataclass
+class Other:
+    """Another process, and what it says and is told."""
+
+    process: BaseProcess
+    pipe: Connection
+
+    def ended(self) -> int | None:
+        """Its exit code, once it has ended."""
+        self.process.join(60)
+        return self.process.exitcode
+
+    def killed(self) -> list[Any]:
+        """End it with -9; what it had said until then."""
+        self.process.kill()
+        said = []
+        with contextlib.suppress(EOFError, OSError):  # the latter in the middle of a word
+            while True:
+                said.append(self.pipe.recv())
+        self.process.join()
+        return said
+
+
+def other(folder: Path, work: Work, max_bytes: int = LARGE) -> Other:
+    """A process with the same cache open, which does ``work`` with it."""
+    mine, its = FORKS.Pipe()
+    process = FORKS.Process(target=_live, args=(folder, max_bytes, work, its), daemon=True)
+    process.start()
+    its.close()
+    assert mine.recv() == "ready"
+    return Other(process, mine)
+
+
+def _live(folder: Path, max_bytes: int, work: Work, pipe: Connection) -> None:
+    cache = EmbeddingCache(folder, max_bytes)
+    pipe.send("ready")
+    work(cache, pipe)
+
+
+def count(numbers: range, cache: EmbeddingCache, pipe: Connection) -> None:
+    pipe.send(len(right(cache, numbers)))
+
+
+def write_when_told(numbers: range, cache: EmbeddingCache, pipe: Connection) -> None:
+    pipe.recv()
+    for n in numbers:
+        cache.put(pairs([n, n % 50]))
+
+
+def write_on_and_on(n: int, cache: EmbeddingCache, pipe: Connection) -> None:
+    while True:
+        cache.put(pairs(range(n, n + 20)))
+        n += 20
+        pipe.send(n)
+
+
+def read_and_stay(cache: EmbeddingCache, pipe: Connection) -> None:
+    reading = cache._environment.begin()
+    reading.get(b"x")
+    pipe.send("in")
+    time.sleep(60)
+
+
+def write_by_tens(numbers: range, cache: EmbeddingCache, pipe: Connection) -> None:
+    for n in numbers[::10]:
+        cache.put(pairs(range(n, n + 10)))
+
+
+def make_anew(numbers: range, cache: EmbeddingCache, pipe: Connection) -> None:
+    assert not right(cache, numbers)
+    cache.put(pairs(numbers))
+    pipe.send(len(right(cache, numbers)))
 
 
 def test_what_is_put_is_got_by_every_process(tmp_path: Path) -> None:
@@ -65,8 +135,7 @@ def test_what_is_put_is_got_by_every_process(tmp_path: Path) -> None:
     assert right(cache, range(110)) == list(range(100)) and len(cache) == 100
     cache.put(pairs(range(100)))
     assert len(cache) == 100
-    reader = other(tmp_path / "e", "print(len(right(cache, range(110))))")
-    assert reader.communicate()[0] == "100\n"
+    assert other(tmp_path / "e", partial(count, range(110))).pipe.recv() == 100
     cache.close()
     again = EmbeddingCache(tmp_path / "e", LARGE)
     assert len(right(again, range(100))) == 100
@@ -97,12 +166,10 @@ def test_keys_tell_apart_what_differs() -> None:
 
 
 def test_two_processes_write_at_once(tmp_path: Path) -> None:
-    code = "sys.stdin.readline()\nfor n in range({0}, {1}): cache.put(pairs([n, n % 50]))"
-    writers = [other(tmp_path / "e", code.format(begin, begin + 300)) for begin in (0, 200)]
+    writers = [other(tmp_path / "e", partial(write_when_told, range(begin, begin + 300))) for begin in (0, 200)]
     for writer in writers:
-        writer.stdin.write("go\n")  # type: ignore[union-attr]
-        writer.stdin.flush()  # type: ignore[union-attr]
-    assert [writer.wait(60) for writer in writers] == [0, 0]
+        writer.pipe.send("go")
+    assert [writer.ended() for writer in writers] == [0, 0]
     cache = EmbeddingCache(tmp_path / "e", LARGE)
     assert right(cache, range(500)) == list(range(500)) and len(cache) == 500
     cache.close()
@@ -111,15 +178,11 @@ def test_two_processes_write_at_once(tmp_path: Path) -> None:
 def test_a_writer_that_is_killed_leaves_every_value_right(tmp_path: Path) -> None:
     """Killed at some point of a write, many times over; another process reads and writes meanwhile."""
     cache = EmbeddingCache(tmp_path / "e", LARGE)
-    code = "n = {0}\nwhile True:\n    cache.put(pairs(range(n, n + 20)))\n    n += 20\n    print(n, flush=True)"
     for turn in range(6):
         begin = 10_000 * turn
-        writer = other(tmp_path / "e", code.format(begin))
+        writer = other(tmp_path / "e", partial(write_on_and_on, begin))
         time.sleep(0.05 + 0.03 * turn)
-        writer.kill()
-        printed = writer.communicate()[0].splitlines()
-        told = int(printed[-1]) if printed and printed[-1].isdigit() else begin
-        told = max(told if told % 20 == 0 else begin, begin)
+        told = max([begin, *writer.killed()])
         there = right(cache, range(begin, told + 40))
         assert there[: told - begin] == list(range(begin, told)), "what was told as written is there"
         assert len(there) % 20 == 0, "a write is there whole or not at all"
@@ -131,14 +194,9 @@ def test_a_writer_that_is_killed_leaves_every_value_right(tmp_path: Path) -> Non
 def test_a_reader_that_is_killed_does_not_keep_the_cache_full(tmp_path: Path) -> None:
     cache = EmbeddingCache(tmp_path / "e", LEAST_BYTES)
     cache.put(pairs(range(50)))
-    reader = other(
-        tmp_path / "e",
-        "reading = cache._environment.begin()\nreading.get(b'x')\nprint('in', flush=True)\ntime.sleep(60)",
-        LEAST_BYTES,
-    )
-    assert reader.stdout is not None and reader.stdout.readline() == "in\n"
-    reader.kill()
-    reader.wait()
+    reader = other(tmp_path / "e", read_and_stay, LEAST_BYTES)
+    assert reader.pipe.recv() == "in"
+    reader.killed()
     for begin in range(1000, 5000, 40):
         cache.put(pairs(range(begin, begin + 40)))
         assert len(right(cache, range(begin, begin + 40))) == 40
@@ -147,14 +205,12 @@ def test_a_reader_that_is_killed_does_not_keep_the_cache_full(tmp_path: Path) ->
 
 def test_reading_while_another_process_writes(tmp_path: Path) -> None:
     cache = EmbeddingCache(tmp_path / "e", LEAST_BYTES)
-    writer = other(
-        tmp_path / "e", "for n in range(0, 4000, 10): cache.put(pairs(range(n, n + 10)))\nprint('done')", LEAST_BYTES
-    )
+    writer = other(tmp_path / "e", partial(write_by_tens, range(4000)), LEAST_BYTES)
     reads = 0
-    while writer.poll() is None:
+    while writer.process.is_alive():
         right(cache, np.random.default_rng(reads).integers(0, 4000, 40).tolist())
         reads += 1
-    assert writer.returncode == 0 and reads > 5
+    assert writer.ended() == 0 and reads > 5
     assert len(right(cache, range(3900, 4000))) == 100
     cache.close()
 
@@ -204,9 +260,8 @@ def test_a_damaged_file_is_made_anew(tmp_path: Path, damage: str) -> None:
     }[damage]
     (folder / "data.mdb").write_bytes(content)
     # in a process of its own: LMDB reads through a memory map, and a page that is not there is a SIGBUS
-    code = "assert not right(cache, range(200))\ncache.put(pairs(range(200)))\nprint(len(right(cache, range(200))))"
-    process = other(folder, code)
-    assert process.communicate()[0] == "200\n" and process.returncode == 0
+    process = other(folder, partial(make_anew, range(200)))
+    assert process.pipe.recv() == 200 and process.ended() == 0
     assert damage == "empty" or any(".damaged-" in path.name for path in folder.iterdir())
 
 

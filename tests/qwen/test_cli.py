@@ -15,8 +15,8 @@ import pytest
 from tator_ml.jobs import JobRecord
 from tator_ml.vlm.registry import QwenEntry, qwen_registry
 from tator_sdk.settings import Settings
-from tests.cli.conftest import Tator, tator  # noqa: F401  a fixture
-from tests.jobs.conftest import Jobs, jobs, redis_url  # noqa: F401  fixtures
+from tests.cli.conftest import Tator
+from tests.jobs.conftest import Jobs
 from tests.qwen.material import yolo
 from tests.vlm.test_registry import ABOUT, adapter_with
 
@@ -46,7 +46,7 @@ def run() -> QwenEntry:
     return qwen_registry(Settings()).add(ABOUT, {"gate": GATE}, adapter_with())
 
 
-def test_training_here_registers_a_run_and_says_how_good_it_is(tator: Tator, tmp_path: Path) -> None:  # noqa: F811
+def test_training_here_registers_a_run_and_says_how_good_it_is(tator: Tator, tmp_path: Path) -> None:
     folder = yolo(tmp_path / "set")
     said = tator("train", "qwen", "--dataset", folder, "--here", "-v", "--label", "toy cars", *QUICK)
     (entry,) = qwen_registry(Settings()).entries()[1:]
@@ -55,11 +55,7 @@ def test_training_here_registers_a_run_and_says_how_good_it_is(tator: Tator, tmp
     assert entry.metadata.trained_by is not None and entry.metadata.trained_by["dataset"] == str(folder)
 
 
-def test_without_a_worker_it_is_trained_here(
-    tator: Tator,  # noqa: F811
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_without_a_worker_it_is_trained_here(tator: Tator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
 
     def tune(request: Any, settings: Settings, job: Any) -> dict[str, Any]:
@@ -77,7 +73,7 @@ def test_without_a_worker_it_is_trained_here(
     assert first == second != third  # so that the same command goes on where it was stopped
 
 
-def test_a_dry_run_counts_and_trains_nothing(tator: Tator, tmp_path: Path) -> None:  # noqa: F811
+def test_a_dry_run_counts_and_trains_nothing(tator: Tator, tmp_path: Path) -> None:
     said = tator("train", "qwen", "--dataset", yolo(tmp_path / "set"), "--dry-run")
     assert re.search(r"car +5 +\d", said) and re.search(r"bus +4 +\d", said)
     assert "held out" in said and "1 of all show nothing" in said and "tram" in said
@@ -94,13 +90,13 @@ def test_a_dry_run_counts_and_trains_nothing(tator: Tator, tmp_path: Path) -> No
         (["-p", "3", "--rank", "0"], "--rank"),
     ],
 )
-def test_bad_options_are_named(tator: Tator, words: list[str], said: str) -> None:  # noqa: F811
+def test_bad_options_are_named(tator: Tator, words: list[str], said: str) -> None:
     assert said in tator("train", "qwen", *words, code=2)
 
 
 def test_a_worker_gets_the_request_once(
-    jobs: Jobs,  # noqa: F811
-    tator: Tator,  # noqa: F811
+    jobs: Jobs,
+    tator: Tator,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -119,7 +115,7 @@ def test_a_worker_gets_the_request_once(
 # Models
 
 
-def test_the_list_has_the_base_and_every_run(tator: Tator, run: QwenEntry, base: Path) -> None:  # noqa: F811
+def test_the_list_has_the_base_and_every_run(tator: Tator, run: QwenEntry, base: Path) -> None:
     said = tator("models", "qwen", "list")
     lines = [line for line in said.splitlines() if line.startswith(("base", run.id))]
     assert len(lines) == 2 and lines[1].startswith(run.id)
@@ -128,7 +124,7 @@ def test_the_list_has_the_base_and_every_run(tator: Tator, run: QwenEntry, base:
     assert any(line.split()[:2] == [run.id, "3"] for line in tator("models", "qwen", "list").splitlines())
 
 
-def test_one_is_shown_with_how_it_is_asked(tator: Tator, run: QwenEntry) -> None:  # noqa: F811
+def test_one_is_shown_with_how_it_is_asked(tator: Tator, run: QwenEntry) -> None:
     said = tator("models", "qwen", "show", "qwen-p3-1")
     for part in ("Look closely.", "Taken by a drone.", "aerial photograph", "AP of bus", "31 held-out", "may be luck"):
         assert part in said
@@ -137,7 +133,7 @@ def test_one_is_shown_with_how_it_is_asked(tator: Tator, run: QwenEntry) -> None
     assert json.loads(tator("models", "qwen", "show", "base", "--json"))["metadata"] is None
 
 
-def test_activating_and_going_back(tator: Tator, run: QwenEntry) -> None:  # noqa: F811
+def test_activating_and_going_back(tator: Tator, run: QwenEntry) -> None:
     said = tator("models", "qwen", "activate", "qwen-p3", "--project", "3")
     assert f"{run.id} is active in project 3" in said and "held back: its lead may be luck" in said
     assert "already" in tator("models", "qwen", "activate", run.id, "--project", "3")
@@ -150,11 +146,7 @@ def test_activating_and_going_back(tator: Tator, run: QwenEntry) -> None:  # noq
         tator("models", "qwen", "activate", "qwen-p9", "--project", "3")
 
 
-def test_a_run_is_downloaded_as_a_zip(
-    tator: Tator,  # noqa: F811
-    run: QwenEntry,
-    tmp_path: Path,
-) -> None:
+def test_a_run_is_downloaded_as_a_zip(tator: Tator, run: QwenEntry, tmp_path: Path) -> None:
     path = tmp_path / "run.zip"
     assert str(path) in tator("models", "qwen", "download", run.id, path).replace("\n", "")
     assert "adapter/adapter_model.safetensors" in zipfile.ZipFile(path).namelist()

@@ -19,7 +19,7 @@ from transformers import AutoModelForImageTextToText
 from tator_ml.vlm.loading import load_vlm
 from tator_ml.vlm.merge import merge
 from tator_ml.vlm.model import VlmError
-from tator_ml.vlm.registry import qwen_registry
+from tator_ml.vlm.registry import QwenEntry, qwen_registry
 from tator_sdk.datasets import DatasetRegistry
 from tator_sdk.errors import TatorError
 from tator_sdk.qwen_request import QwenTraining
@@ -48,6 +48,23 @@ def settings(base: Path, tmp_path: Path) -> Settings:
 
 def of_files(folder: Path, **changes: Any) -> QwenTraining:
     return QwenTraining(dataset=str(folder), **{**FAST, "epochs": 1, "compare_pictures": 2, **changes})
+
+
+@pytest.fixture(scope="module")
+def tuned_once(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The registry's folder with a run that has learned something, from the pictures of ``yolo``."""
+    settings = settings_of(tmp_path_factory.mktemp("tuned") / "home", base)
+    folder = yolo(tmp_path_factory.mktemp("data") / "set")
+    tune(of_files(folder, seed=2, epochs=2, learning_rate=5e-2), settings, Watched(settings))
+    return qwen_registry(settings).folder
+
+
+@pytest.fixture
+def tuned(settings: Settings, tuned_once: Path) -> QwenEntry:
+    """The same in this test's home."""
+    registry = qwen_registry(settings)
+    shutil.copytree(tuned_once, registry.folder)
+    return registry.entries()[-1]
 
 
 def test_a_run_is_registered_with_everything_that_made_it(settings: Settings, tmp_path: Path) -> None:
@@ -100,56 +117,43 @@ def test_a_cancelled_job_registers_nothing(settings: Settings, tmp_path: Path) -
     assert len(qwen_registry(settings).entries()) == 1
 
 
-@pytest.mark.parametrize(
-    ("activation", "good", "active"),
-    [("auto", True, True), ("auto", False, False), ("never", True, False), ("always", False, True)],
-)
-def test_the_gate_decides_unless_a_person_does(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, activation: str, good: bool, active: bool
-) -> None:
+def test_a_project_is_learned_and_a_good_model_takes_over(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When it takes over and when not, tests/sam3_training/test_job.py shows: it is one function for both."""
     studio(monkeypatch, labelled_pictures(4))
-
-    def decided(*_: Any) -> Decision:
-        return Decision(good, "it is what it is", None, None, None, None, 4)
-
-    monkeypatch.setattr(job_module, "compare", decided)
-    wanted = QwenTraining(project=PROJECT, **{**FAST, "epochs": 1, "activation": activation})
+    decision = Decision(True, "it is good", None, None, None, None, 4)
+    monkeypatch.setattr(job_module, "compare", lambda *_: decision)
+    wanted = QwenTraining(project=PROJECT, **{**FAST, "epochs": 1})
     result = tune(wanted, settings, Watched(settings))
     registry = qwen_registry(settings)
-    assert result["activated"] == active and registry.active(8).id == "base"
-    assert registry.active(PROJECT).id == (result["id"] if active else "base")
+    assert result["activated"] and registry.active(PROJECT).id == result["id"] and registry.active(8).id == "base"
     assert registry.entry(result["id"]).project == PROJECT and result["id"].startswith("qwen-p7-1-")
 
 
 def test_what_the_active_model_has_learned_from_is_not_compared_on(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, tuned: QwenEntry, tmp_path: Path
 ) -> None:
-    folder = yolo(tmp_path / "set")
     job = Watched(settings)
-    wanted = of_files(folder, seed=1)
-    registry = qwen_registry(settings)
-    first = registry.entry(tune(of_files(folder, seed=2), settings, job)["id"])
-    learned = {one["image"] for one in first.examples() if not one["held_out"]}
+    wanted = of_files(yolo(tmp_path / "set"), seed=1)
+    learned = {one["image"] for one in tuned.examples() if not one["held_out"]}
     with open_samples(wanted, settings, job) as found:
         held_out = {one.image for one in found.held_out}
         assert held_out & learned  # another seed holds out others
-        decision = compare(registry.base(), first, found, wanted, settings, job)
+        decision = compare(qwen_registry(settings).base(), tuned, found, wanted, settings, job)
     assert decision.pictures == len(held_out - learned)
 
 
 def test_a_model_that_cannot_be_compared_with_costs_no_training(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, tuned: QwenEntry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     studio(monkeypatch, labelled_pictures(4))
     wanted = QwenTraining(project=PROJECT, **{**FAST, "epochs": 1})
     registry = qwen_registry(settings)
-    first = registry.entry(tune(wanted, settings, Watched(settings, "first"))["id"])
-    registry.activate(PROJECT, first.id, "person")
-    assert first.adapter is not None
-    (first.adapter / "adapter_config.json").unlink()
+    registry.activate(PROJECT, tuned.id, "person")
+    assert tuned.adapter is not None
+    (tuned.adapter / "adapter_config.json").unlink()
     second = tune(wanted, settings, Watched(settings, "second"))
     assert "could not be compared: Put adapter_config.json into" in second["reason"] and not second["activated"]
-    shutil.rmtree(str(first.folder))
+    shutil.rmtree(str(tuned.folder))
     job = Watched(settings, "third")
     third = registry.entry(tune(wanted, settings, job)["id"])
     assert third.metrics is not None and third.metrics["gate"]["active_id"] == "base"
@@ -271,18 +275,16 @@ def test_a_project_without_labels_is_said(settings: Settings, monkeypatch: pytes
 # Out again
 
 
-def test_a_merged_model_answers_as_base_and_adapter_do(settings: Settings, tmp_path: Path) -> None:
-    wanted = of_files(yolo(tmp_path / "set"), epochs=2, learning_rate=5e-2)
-    entry = qwen_registry(settings).entry(tune(wanted, settings, Watched(settings))["id"])
-    folder = merge(entry, settings, tmp_path / "merged")
+def test_a_merged_model_answers_as_base_and_adapter_do(settings: Settings, tuned: QwenEntry, tmp_path: Path) -> None:
+    folder = merge(tuned, settings, tmp_path / "merged")
     assert (folder / "metadata.json").exists() and not list(folder.glob("*.bin"))
-    one, other = (load_vlm(settings, *what) for what in ((str(folder), "cpu"), (entry.model_id, "cpu", entry.adapter)))
+    one, other = (load_vlm(settings, *what) for what in ((str(folder), "cpu"), (tuned.model_id, "cpu", tuned.adapter)))
     question = one.prepare(picture((84, 84), []), "s", "u")
     with torch.inference_mode():
         logits = [vlm._model(**question.inputs).logits for vlm in (one, other)]
-        base: Any = AutoModelForImageTextToText.from_pretrained(entry.model_id)
+        base: Any = AutoModelForImageTextToText.from_pretrained(tuned.model_id)
         untuned = base.eval()(**question.inputs).logits
     assert torch.allclose(logits[0], logits[1], atol=1e-5) and not torch.allclose(logits[0], untuned, atol=1e-3)
     with pytest.raises(VlmError, match="exists already"):
-        merge(entry, settings, folder)
+        merge(tuned, settings, folder)
     assert request(base=str(folder)).base == str(folder)

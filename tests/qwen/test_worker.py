@@ -11,13 +11,13 @@ import pytest
 from tator_ml.jobs import cancel, start
 from tator_ml.vlm.registry import qwen_registry
 from tator_sdk.qwen_request import QwenTraining
-from tests.jobs.conftest import Jobs, jobs, redis_url, until  # noqa: F401  fixtures
+from tests.jobs.conftest import Jobs, until
 from tests.qwen.material import FAST, yolo
 
 pytestmark = pytest.mark.timeout(600)
 
 
-def begin(jobs: Jobs, base: Path, folder: Path, **changes: object) -> tuple[str, dict[str, str]]:  # noqa: F811
+def begin(jobs: Jobs, base: Path, folder: Path, **changes: object) -> tuple[str, dict[str, str]]:
     """Start a tuning; returns its id, and the environment of its workers."""
     request = QwenTraining.model_validate(
         {"dataset": str(folder), **FAST, "epochs": 8, "evaluate_every": 10, "compare_pictures": 1, **changes}
@@ -27,7 +27,7 @@ def begin(jobs: Jobs, base: Path, folder: Path, **changes: object) -> tuple[str,
     return record.id, environment | {"TATOR_DEVICE": "cpu", "TATOR_OFFLINE": "true"}
 
 
-def reaches(jobs: Jobs, job_id: str, step: int) -> None:  # noqa: F811
+def reaches(jobs: Jobs, job_id: str, step: int) -> None:
     def there() -> bool:
         record = jobs.records.get(job_id)
         assert not record.over, (record.error, jobs.records.log_lines(job_id))
@@ -37,11 +37,7 @@ def reaches(jobs: Jobs, job_id: str, step: int) -> None:  # noqa: F811
 
 
 @pytest.mark.faults
-def test_a_worker_that_is_killed_leaves_the_rest_to_the_next(
-    jobs: Jobs,  # noqa: F811
-    base: Path,
-    tmp_path: Path,
-) -> None:
+def test_a_worker_that_is_killed_leaves_the_rest_to_the_next(jobs: Jobs, base: Path, tmp_path: Path) -> None:
     job_id, environment = begin(jobs, base, yolo(tmp_path / "set"))
     worker = jobs.worker(**environment)
     reaches(jobs, job_id, 5)
@@ -62,11 +58,7 @@ def test_a_worker_that_is_killed_leaves_the_rest_to_the_next(
 
 
 @pytest.mark.faults
-def test_a_cancelled_one_ends_in_a_moment_and_leaves_no_run(
-    jobs: Jobs,  # noqa: F811
-    base: Path,
-    tmp_path: Path,
-) -> None:
+def test_a_cancelled_one_ends_in_a_moment_and_leaves_no_run(jobs: Jobs, base: Path, tmp_path: Path) -> None:
     job_id, environment = begin(jobs, base, yolo(tmp_path / "set"), epochs=200)
     jobs.worker(**environment)
     reaches(jobs, job_id, 1)

@@ -16,7 +16,6 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
-from demo.pictures import SETTINGS
 from demo.stack import DemoStack
 from label_config.build import build
 from tator_ml import jobs
@@ -33,11 +32,12 @@ from training.cli import relabel as relabel_cli
 from training.job import LocalJob
 from training.relabel import relabel
 from training.starter.names import DISPLAY_NAMES, display_name
-from training.starter.scenes import draw_scene
+from training.starter.scenes import SceneSettings, draw_scene
 
 pytestmark = [pytest.mark.studio, pytest.mark.timeout(600)]
 
 SCENES, FIRST_SEED, WRONG = 40, 9_950_000, 0.05
+SETTINGS = SceneSettings(size_wh=(320, 240), min_side=40, max_side=120, objects=(4, 7), camouflage=0.1)
 
 
 @dataclass(frozen=True)

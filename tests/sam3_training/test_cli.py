@@ -12,8 +12,8 @@ import pytest
 from tator_ml.sam3.registry import Sam3Entry, sam3_registry
 from tator_sdk.datasets import DatasetRegistry
 from tator_sdk.settings import Settings
-from tests.cli.conftest import Tator, tator  # noqa: F401  a fixture
-from tests.jobs.conftest import Jobs, jobs, redis_url  # noqa: F401  fixtures
+from tests.cli.conftest import Tator
+from tests.jobs.conftest import Jobs
 from tests.qwen.material import yolo
 from tests.sam3_training.test_registry import ABOUT, model_with
 
@@ -37,7 +37,7 @@ def run() -> Sam3Entry:
     return sam3_registry(Settings()).add(ABOUT, {"gate": GATE}, model_with())
 
 
-def test_a_dry_run_shows_phrases_frequencies_and_memory(tator: Tator, tmp_path: Path) -> None:  # noqa: F811
+def test_a_dry_run_shows_phrases_frequencies_and_memory(tator: Tator, tmp_path: Path) -> None:
     folder = yolo(tmp_path / "set")
     words = ["--dataset", folder, "--dry-run", "--phrases", "car=red car", "--sampler", "inverse_sqrt"]
     said = tator("train", "sam3", *words)
@@ -49,7 +49,7 @@ def test_a_dry_run_shows_phrases_frequencies_and_memory(tator: Tator, tmp_path: 
 
 
 def test_without_a_worker_it_is_trained_here_and_a_data_set_goes_by_its_name(
-    tator: Tator,  # noqa: F811
+    tator: Tator,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -74,10 +74,7 @@ def test_without_a_worker_it_is_trained_here_and_a_data_set_goes_by_its_name(
     assert again == f"{first}-2" and not other.startswith(first)  # but learns anew once it has come to its run
 
 
-def test_a_process_that_only_helps_says_nothing_and_ends_well(
-    tator: Tator,  # noqa: F811
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_process_that_only_helps_says_nothing_and_ends_well(tator: Tator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setattr("training.sam3.job.tune", lambda *_: {})
     assert tator("train", "sam3", "-p", "3") == ""
@@ -92,13 +89,13 @@ def test_a_process_that_only_helps_says_nothing_and_ends_well(
         (["-p", "3", "--negatives", "-1"], "--negatives"),
     ],
 )
-def test_bad_options_are_named(tator: Tator, words: list[str], said: str) -> None:  # noqa: F811
+def test_bad_options_are_named(tator: Tator, words: list[str], said: str) -> None:
     assert said in tator("train", "sam3", *words, code=2)
 
 
 def test_a_worker_gets_the_request_once(
-    jobs: Jobs,  # noqa: F811
-    tator: Tator,  # noqa: F811
+    jobs: Jobs,
+    tator: Tator,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -115,7 +112,7 @@ def test_a_worker_gets_the_request_once(
         tator("train", "sam3", "--dataset", "set", "--rank", "4", "--detach")
 
 
-def test_a_data_set_of_type_sam3_is_listed_and_learned_from(tator: Tator, tmp_path: Path) -> None:  # noqa: F811
+def test_a_data_set_of_type_sam3_is_listed_and_learned_from(tator: Tator, tmp_path: Path) -> None:
     folder = yolo(tmp_path / "set")
     (folder / "sam3_dataset.json").write_text(json.dumps({"type": "bbox", "classes": ["car", "bus", "tram"]}))
     record = DatasetRegistry(Settings().home).register(
@@ -129,7 +126,7 @@ def test_a_data_set_of_type_sam3_is_listed_and_learned_from(tator: Tator, tmp_pa
 # Models
 
 
-def test_runs_are_listed_shown_activated_and_taken_back(tator: Tator, run: Sam3Entry) -> None:  # noqa: F811
+def test_runs_are_listed_shown_activated_and_taken_back(tator: Tator, run: Sam3Entry) -> None:
     lines = [line for line in tator("models", "sam3", "list").splitlines() if line.startswith(("base", run.id))]
     assert len(lines) == 2 and "0.610" in lines[1] and "0.580" in lines[1] and "potholes" in lines[1]
     said = tator("models", "sam3", "show", "sam3-p3-1")
@@ -148,7 +145,7 @@ def test_runs_are_listed_shown_activated_and_taken_back(tator: Tator, run: Sam3E
     assert len(sam3_registry(Settings()).entries()) == 1
 
 
-def test_storage_is_shown_and_deleted_by_scope(tator: Tator, run: Sam3Entry) -> None:  # noqa: F811
+def test_storage_is_shown_and_deleted_by_scope(tator: Tator, run: Sam3Entry) -> None:
     said = tator("models", "sam3", "storage")
     assert run.id in said and "runs" in said and "in all" in said
     assert "keep nothing" in tator("models", "sam3", "storage", "--project", "4")
@@ -159,7 +156,7 @@ def test_storage_is_shown_and_deleted_by_scope(tator: Tator, run: Sam3Entry) -> 
     assert len(sam3_registry(Settings()).entries()) == 1
 
 
-def test_promoting_what_is_not_there_is_said(tator: Tator, run: Sam3Entry) -> None:  # noqa: F811
+def test_promoting_what_is_not_there_is_said(tator: Tator, run: Sam3Entry) -> None:
     with pytest.raises(Exception, match="no training 'sam3-9'"):
         tator("models", "sam3", "promote", "sam3-9")
     with pytest.raises(Exception, match="is a run already"):

@@ -11,7 +11,7 @@ import pytest
 from tator_ml.jobs import start
 from tator_ml.sam3.registry import sam3_registry
 from tator_sdk.sam3_request import Sam3Training
-from tests.jobs.conftest import Jobs, jobs, redis_url, until  # noqa: F401  fixtures
+from tests.jobs.conftest import Jobs, until
 from tests.qwen.material import yolo
 from tests.sam3_training.material import FAST
 from training.sam3.promote import promote
@@ -21,11 +21,7 @@ pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.mark.faults
-def test_a_worker_that_is_killed_leaves_the_rest_to_the_next(
-    jobs: Jobs,  # noqa: F811
-    base: Path,
-    tmp_path: Path,
-) -> None:
+def test_a_worker_that_is_killed_leaves_the_rest_to_the_next(jobs: Jobs, base: Path, tmp_path: Path) -> None:
     settings = jobs.settings.model_copy(update={"sam3_model_id": str(base)})
     request = Sam3Training.model_validate(
         {"dataset": str(yolo(tmp_path / "set")), **FAST, "epochs": 40, "evaluate_every": 100, "compare_pictures": 1}

@@ -30,7 +30,7 @@ from tator_sdk.geometry import RotatedBox
 from tator_sdk.images import ImageError
 from tator_sdk.requests import SegmentationBuild
 from tator_sdk.settings import Settings
-from tests.jobs.conftest import Jobs, jobs, redis_url, until  # noqa: F401
+from tests.jobs.conftest import Jobs, until
 from tests.segmentation.material import Counting, bright_pictures, hashes
 from training.job import JobCancelled, LocalJob
 from training.segmentation.build import PICTURES_A_PLACE, build
@@ -222,7 +222,7 @@ def test_the_command_says_what_it_would_do(tmp_path: Path) -> None:
 
 
 @pytest.mark.faults
-def test_two_hosts_one_is_killed_in_the_middle(jobs: Jobs, tmp_path: Path) -> None:  # noqa: F811
+def test_two_hosts_one_is_killed_in_the_middle(jobs: Jobs, tmp_path: Path) -> None:
     """Homes, engines and workers of their own; Redis and the pictures are all that they share."""
     source = bright_pictures(tmp_path / "cars", 60)
     before = hashes(source)

@@ -9,10 +9,8 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
-import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -26,6 +24,7 @@ from demo.label_studio import LabelStudio, StudioSettings
 from demo.tokens import personal_access_token
 from tator_ml.processes import free_port, stop_group
 from tator_sdk.errors import TatorError
+from tests.studio.server_process import alive, assert_it_ends_with, owned, wait_for
 
 ROOT = Path(__file__).parents[2]
 PORT = free_port(8290)
@@ -38,19 +37,6 @@ needs_label_studio = pytest.mark.skipif(
 
 def quiet(_: str) -> None:
     """Takes a report and drops it."""
-
-
-def alive(pid: int) -> bool:
-    return bool(psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 20.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 # The environment
@@ -268,37 +254,18 @@ class TestRunning:
         assert listening == {"127.0.0.1"}
 
 
-OWNER = """
-import signal, sys
-from pathlib import Path
-from demo.label_studio import LabelStudio, StudioSettings
-from tator_ml.processes import termination_as_exit
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
-with termination_as_exit():
-    studio = LabelStudio(StudioSettings(home=Path(sys.argv[1]), port=int(sys.argv[2])))
-    with studio:
-        print(studio.pid, studio.url, flush=True)
-        signal.pause()
-"""
-
-
-@pytest.fixture
-def owner(used_home: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Another process that runs the server, and tells its process id and address when it is up."""
-    command = [sys.executable, "-c", OWNER, str(used_home), str(PORT)]
-    pid_file = used_home / "process.json"
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=ROOT) as process:
-        yield process
-        if pid_file.exists():
-            stop_group(json.loads(pid_file.read_text())["pid"])
-        process.kill()
-
-
 @pytest.fixture
 def used_home(home: Path, running: LabelStudio) -> Path:
     """A home whose database exists, with no server on it."""
     running.stop()
     return home
+
+
+@pytest.fixture
+def owner(used_home: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Another process that runs the server."""
+    with owned(StudioSettings(home=used_home, port=PORT)) as process:
+        yield process
 
 
 @pytest.mark.studio
@@ -330,16 +297,10 @@ class TestStartingAndStopping:
         assert not (used_home / "process.json").exists()
         studio.stop()  # a second stop does nothing
 
-    @pytest.mark.parametrize(
-        "number",
-        [signal.SIGTERM, *(pytest.param(one, marks=pytest.mark.faults) for one in (signal.SIGINT, signal.SIGHUP))],
-    )
+    @pytest.mark.faults
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
     def test_owner_is_interrupted(self, owner: subprocess.Popen[bytes], number: signal.Signals) -> None:
-        assert owner.stdout is not None
-        pid = int(owner.stdout.readline().split()[0])
-        owner.send_signal(number)
-        assert owner.wait(30) != 0
-        assert not alive(pid)
+        assert_it_ends_with(owner, number)
 
     @pytest.mark.faults
     def test_owner_is_interrupted_while_it_waits(self, used_home: Path, owner: subprocess.Popen[bytes]) -> None:
@@ -362,28 +323,8 @@ class TestStartingAndStopping:
             assert not alive(int(pid))
             assert studio.url == url
 
-    def test_another_thread_stops_it_while_it_starts(self, used_home: Path) -> None:
-        studio = LabelStudio(StudioSettings(home=used_home, port=PORT))
-        pids: list[int | None] = []
-
-        def stop_soon(_: str) -> None:
-            pids.append(studio.pid)
-            threading.Thread(target=studio.stop).start()
-
-        with pytest.raises(LabelStudioError, match=r"(stopped|ended) while starting"):
-            studio.start(stop_soon)
-        assert pids[0] is not None
-        assert wait_for(lambda: not alive(int(pids[0] or 0)))
-
     def test_server_dies_while_starting(self, used_home: Path) -> None:
         studio = LabelStudio(StudioSettings(home=used_home, port=PORT, variables={"DJANGO_DB": "no such thing"}))
         with pytest.raises(LabelStudioError, match=r"(?s)ended while starting.*no such thing"):
             studio.start()
         assert studio.pid is None
-
-    def test_server_is_late(self, used_home: Path) -> None:
-        studio = LabelStudio(StudioSettings(home=used_home, port=PORT))
-        with pytest.raises(LabelStudioError, match="not up after 0 s"):
-            studio.start(seconds=0.2)
-        assert studio.pid is None
-        assert not (used_home / "process.json").exists()

@@ -35,7 +35,7 @@ pytestmark = [pytest.mark.studio, pytest.mark.timeout(400)]
 
 SEEDS = range(9_830_000, 9_830_010)
 NAMES = sorted(name.capitalize() for name in CLASSES)
-ANSWERS_EACH = 40
+ANSWERS_EACH = 20
 STARTER_HEAD = Path(tator_ml.__path__[0]) / "weights" / "starter_head"
 
 

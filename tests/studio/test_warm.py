@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -15,6 +11,7 @@ from demo.labelled import LabelledProject, LabelledTask, labelled_project, regio
 from demo.stack import DemoStack
 from tator_ml.engine.client import EngineClient
 from tator_ml.images.store import ImageStore
+from tests.cli.conftest import Tator
 from tests.studio.test_head import until
 from training.starter.names import DISPLAY_NAMES
 
@@ -69,20 +66,14 @@ def test_the_next_and_the_previous_picture_are_warm_before_they_are_opened(
 
 
 def test_a_whole_project_is_encoded_ahead_once(
-    stack: DemoStack, project: LabelledProject, engine: EngineClient
+    stack: DemoStack, project: LabelledProject, engine: EngineClient, tator: Tator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def run() -> str:
-        environment = {**os.environ, **stack.settings.environment(), "COLUMNS": "200"}
-        done = subprocess.run(
-            [sys.executable, "-m", "tator_sdk", "warm", str(project.number)],
-            env=environment, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=120,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+    for name, value in stack.settings.environment().items():
+        monkeypatch.setenv(name, value)
 
     before = engine.status().encodings
-    said = run()
+    said = tator("warm", str(project.number))
     after = engine.status().encodings
     assert 0 < after - before <= len(project.tasks), said
-    run()
+    tator("warm", str(project.number))
     assert engine.status().encodings == after

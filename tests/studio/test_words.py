@@ -42,13 +42,14 @@ from training.starter.scenes import SceneSettings, draw_scene
 
 pytestmark = [pytest.mark.studio, pytest.mark.timeout(600)]
 
-SEEDS = range(9_960_000, 9_960_004)
+SEEDS = range(9_960_000, 9_960_003)
+POINTED = SEEDS[:2]  # what is asked for as points as well
 SCENES = SceneSettings(size_wh=(640, 480), min_side=110, max_side=220, objects=(2, 3), camouflage=0.0)
 CLASSES = list(DISPLAY_NAMES.values())
 
 
 def lessons(words: str) -> list[Conversation]:
-    """All objects of every scene, as boxes and as points, asked for by the same words."""
+    """All objects of every scene, as boxes and of some as points, asked for by the same words."""
     made = []
     for seed in SEEDS:
         scene = draw_scene(seed, SCENES)
@@ -59,7 +60,7 @@ def lessons(words: str) -> list[Conversation]:
             objects.append(Labelled(display_name(one.shape), (x0, y0, x1, y1), (float(point[0]), float(point[1]))))
         height, width = scene.image.shape[:2]
         sample = Sample(str(seed), lambda image=scene.image: image, (width, height), tuple(objects))
-        for output in ("bbox", "point"):
+        for output in ("bbox", "point") if seed in POINTED else ("bbox",):
             asked = compose(words, CLASSES, STYLE, output)  # type: ignore[arg-type]
             made.append(Conversation(sample, asked, output, sample.objects))  # type: ignore[arg-type]
     return made
@@ -138,7 +139,7 @@ def test_a_prompt_becomes_labelled_regions_in_all_three_modes(worded: Worded, fa
         ("point", "box", "rectanglelabels", 0.7),
     ):
         worded.configure(f'model_mode="{mode}" model_output="{output}"')
-        for task in worded.project.tasks[:2]:
+        for task in worded.project.tasks[: len(POINTED)]:
             answer = worded.ask(task, "all")
             assert len(answer["result"]) == len(task.boxes), (mode, answer)
             assert {one["type"] for one in answer["result"]} == {kind}

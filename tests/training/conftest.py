@@ -25,7 +25,7 @@ from tator_sdk.settings import Settings
 from tests.jobs.conftest import Jobs, until
 from training.starter.scenes import CLASSES, SceneSettings, draw_scene
 
-PICTURES = 48
+PICTURES = 32
 COLUMNS, ROWS, TILE = 4, 3, 192
 
 

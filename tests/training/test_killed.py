@@ -70,7 +70,9 @@ class NeverAsked:
         return self.version
 
 
+@pytest.mark.faults
 def test_a_training_goes_on_after_kill_9_to_the_same_head(training: Training, undisturbed: Undisturbed) -> None:
+    heads, before = training.heads(), training.cached()
     worker = training.worker()
     made = training.train(undisturbed.request)
     hit = training.middle(made.id, EMBEDDING)
@@ -79,8 +81,8 @@ def test_a_training_goes_on_after_kill_9_to_the_same_head(training: Training, un
     os.kill(worker.pid, signal.SIGKILL)
     worker.wait(10)
     until(lambda: same_process(horse.pid, began) is None, 5)
-    kept = training.cached()
-    assert kept >= hit.done and training.records.get(made.id).status == "running" and not training.heads()
+    kept = training.cached() - before
+    assert kept >= hit.done and training.records.get(made.id).status == "running" and training.heads() == heads
 
     training.worker()
     begun = time.monotonic()
@@ -88,7 +90,7 @@ def test_a_training_goes_on_after_kill_9_to_the_same_head(training: Training, un
     assert time.monotonic() - begun < 60
     record = training.ends(made.id, 60)
     assert (record.status, record.attempt) == ("done", 2), record.error
-    (entry,) = training.heads()
+    (entry,) = (one for one in training.heads() if one not in heads)
     assert record.result is not None and entry.version == record.result["version"]
     assert entry.report["embedded_anew"] == hit.total - kept
     assert "attempt 2 begins" in training.records.log_lines(made.id)
@@ -107,7 +109,7 @@ def test_a_training_goes_on_after_kill_9_to_the_same_head(training: Training, un
 
 def test_all_embeddings_known_nothing_is_computed_and_the_head_is_the_same(undisturbed: Undisturbed) -> None:
     settings, encoder = undisturbed.settings, undisturbed.entry.head().encoder
-    assert undisturbed.entry.report["embedded_anew"] > 1500
+    assert undisturbed.entry.report["embedded_anew"] > 1000
     result = train(undisturbed.request, settings, LocalJob(settings, "again"), NeverAsked(encoder))
     entry = head_registry(settings).get(result["version"])
     assert entry.report["embedded_anew"] == 0 and entry.version != undisturbed.entry.version

@@ -16,7 +16,6 @@ from pydantic import SecretStr
 from typer.testing import CliRunner
 
 from demo.labelled import LabelledProject, LabelledTask, labelled_project, region
-from demo.pictures import SETTINGS
 from demo.stack import DemoStack
 from tator_ml import jobs
 from tator_ml.jobs import JobRecords, connect_redis
@@ -29,11 +28,13 @@ from tests.studio.test_head import until
 from training.cli import tweak as tweak_cli
 from training.journal import lines_of
 from training.starter.names import DISPLAY_NAMES
+from training.starter.scenes import SceneSettings
 from training.tweak.apply import CHANGES_FILE
 
 pytestmark = [pytest.mark.studio, pytest.mark.timeout(300)]
 
 SEEDS = range(9_930_000, 9_930_006)
+SETTINGS = SceneSettings(size_wh=(320, 240), min_side=50, max_side=120, objects=(4, 7), camouflage=0.1)
 LOOSE = 0.1  # of a box's side, on each side
 
 

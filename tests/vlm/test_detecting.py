@@ -64,9 +64,13 @@ def taught(tiny: dict[Family, Path], tmp_path_factory: pytest.TempPathFactory) -
     return {family: teach(tiny[family], root / family, {CARS: SAID[family]}, pixels) for family in FAMILIES}
 
 
-@pytest.fixture(params=FAMILIES)
-def family(request: pytest.FixtureRequest) -> Family:
-    return request.param  # type: ignore[no-any-return]
+both_families = pytest.mark.parametrize("family", FAMILIES)
+
+
+@pytest.fixture
+def family() -> Family:
+    """Of the model that is asked, where a test does not try both: what goes on around it is the same."""
+    return "qwen2_5_vl"
 
 
 @pytest.fixture
@@ -91,6 +95,11 @@ def ask(store: ImageStore) -> DetectAsk:
     return DetectAsk(store.put(scene()), "", CARS)
 
 
+def load_model(engine: Engine, ask: DetectAsk) -> None:
+    """Ask for a few words, after which the model is there."""
+    engine.detect(replace(ask, max_new_tokens=2))
+
+
 def slow_layers(monkeypatch: pytest.MonkeyPatch, seconds: float = 0.003) -> threading.Event:
     """As if the model were large; the event says that it has begun."""
     begun = threading.Event()
@@ -105,6 +114,7 @@ def slow_layers(monkeypatch: pytest.MonkeyPatch, seconds: float = 0.003) -> thre
     return begun
 
 
+@both_families
 def test_words_become_boxes_in_pixels(engine: Engine, ask: DetectAsk, family: Family) -> None:
     made = engine.detect(ask)
     assert (made.text, made.ended, made.complete) == (SAID[family], "end", True)
@@ -123,6 +133,7 @@ def test_words_become_boxes_in_pixels(engine: Engine, ask: DetectAsk, family: Fa
     assert status.nbytes > 10**6
 
 
+@both_families
 def test_an_answer_that_is_cut_is_read_as_far_as_it_goes(
     engine: Engine, ask: DetectAsk, family: Family, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,24 +142,22 @@ def test_an_answer_that_is_cut_is_read_as_far_as_it_goes(
     assert made.ended == "length" and not made.complete and made.tokens == whole // 2
     assert [one.label for one in made.found] == ["car"]
     slow_layers(monkeypatch, 0.01)
-    late = engine.detect(replace(ask, seconds=3.0))
+    late = engine.detect(replace(ask, seconds=1.0))
     assert late.ended == "time" and not late.complete and SAID[family].startswith(late.text)
 
 
 def test_clicks_on_the_same_picture_go_first(
     engine: Engine, ask: DetectAsk, store: ImageStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine.detect(ask)
+    load_model(engine, ask)
     engine.answer(Ask(ask.image, (CLICK,)))
     begun, order = slow_layers(monkeypatch), list[str]()
     with ThreadPoolExecutor() as pool:
         words = pool.submit(lambda: (engine.detect(ask), order.append("words")))
         assert begun.wait(10)
         for _ in range(5):
-            clicked = time.monotonic()
             engine.answer(Ask(ask.image, (CLICK,)))
             order.append("click")
-            assert time.monotonic() - clicked < 0.5
         assert engine.warm(store.put(scene_bytes(size_wh=(100, 80))))
         while engine.status().encodings < 2:
             time.sleep(0.005)
@@ -172,7 +181,7 @@ def test_a_person_goes_before_a_job(engine: Engine, ask: DetectAsk, monkeypatch:
 def test_a_newer_question_of_the_task_supersedes(
     engine: Engine, ask: DetectAsk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine.detect(ask)
+    load_model(engine, ask)
     begun = slow_layers(monkeypatch, 0.01)
     with ThreadPoolExecutor() as pool:
         first = pool.submit(engine.detect, replace(ask, task="1/7"))
@@ -188,7 +197,7 @@ def test_a_newer_question_of_the_task_supersedes(
 
 
 def test_a_question_is_taken_back(engine: Engine, ask: DetectAsk, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine.detect(ask)
+    load_model(engine, ask)
     begun = slow_layers(monkeypatch, 0.02)
     with ThreadPoolExecutor() as pool:
         running = pool.submit(engine.detect, replace(ask, task="1/7"))
@@ -206,7 +215,7 @@ def test_a_question_is_taken_back(engine: Engine, ask: DetectAsk, monkeypatch: p
 
 
 def test_no_answer_in_time(engine: Engine, ask: DetectAsk, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine.detect(ask)
+    load_model(engine, ask)
     slow_layers(monkeypatch, 0.2)
     with pytest.raises(EngineError, match="did not write a word in time"):
         engine.detect(replace(ask, seconds=0.3))
@@ -347,6 +356,7 @@ def test_over_the_wire(
         server.close()
 
 
+@both_families
 def test_a_registered_run_is_asked_with_its_adapter(
     settings: Settings, store: ImageStore, ask: DetectAsk, taught: dict[Family, Path], family: Family
 ) -> None:

@@ -131,7 +131,7 @@ values = st.recursive(
 )
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(value=values, fence=st.booleans(), seed=st.integers(0, 2**32))
 def test_fuzzed_answers(value: object, fence: bool, seed: int) -> None:
     """No crash, and each box is one that stood whole in the text: its own numbers, closed by its own brackets."""

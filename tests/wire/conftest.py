@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -96,6 +98,7 @@ class PictureServer:
     asked: list[tuple[str, str | None]] = field(default_factory=list)
 
 
+@functools.cache
 def scene_bytes(kind: str = "PNG", size_wh: tuple[int, int] = (640, 480)) -> bytes:
     """Dark, with a bright rectangle from 30 % to 50 % across and 25 % to 55 % down."""
     width, height = size_wh
@@ -107,8 +110,8 @@ def scene_bytes(kind: str = "PNG", size_wh: tuple[int, int] = (640, 480)) -> byt
     return stream.getvalue()
 
 
-@pytest.fixture
-def pictures() -> Iterator[PictureServer]:
+@contextmanager
+def serving_pictures() -> Iterator[PictureServer]:
     """A server of pictures on loopback."""
     state = PictureServer("")
     ordinary = scene_bytes()
@@ -145,9 +148,18 @@ def pictures() -> Iterator[PictureServer]:
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     state.url = f"http://127.0.0.1:{server.server_port}"
-    yield state
-    server.shutdown()
-    server.server_close()
+    try:
+        yield state
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def pictures() -> Iterator[PictureServer]:
+    """A server of pictures of the test's own."""
+    with serving_pictures() as state:
+        yield state
 
 
 @dataclass
@@ -171,19 +183,24 @@ class Running:
         return self.services.notices.get(project).error
 
 
-@pytest.fixture
-def settings(tmp_path: Path, pictures: PictureServer) -> Settings:
+def settings_at(home: Path, pictures: PictureServer) -> Settings:
+    """Settings of an application whose Label Studio is a server of pictures."""
     return Settings(
-        home=tmp_path,
+        home=home,
         label_studio_url=pictures.url,
         label_studio_api_key="legacy",
         image_timeout_seconds=1.0,
-        qwen_model_name=str(tmp_path / "nowhere" / "Qwen2.5-VL-3B-Instruct"),
+        qwen_model_name=str(home / "nowhere" / "Qwen2.5-VL-3B-Instruct"),
     )
 
 
 @pytest.fixture
-def running(settings: Settings) -> Iterator[Running]:
+def settings(tmp_path: Path, pictures: PictureServer) -> Settings:
+    return settings_at(tmp_path, pictures)
+
+
+@contextmanager
+def serving(settings: Settings) -> Iterator[Running]:
     """The application over an engine in this process."""
     store = ImageStore(settings.home / "images", settings.image_store_bytes)
     segmenter, classifier = BrightSegmenter(), ToyClassifier()
@@ -196,6 +213,15 @@ def running(settings: Settings) -> Iterator[Running]:
         suggestions=Suggestions(settings.home / "suggestions.sqlite"),
     )
     app = create_app(settings, services)
-    yield Running(app.test_client(), services, engine, segmenter, classifier)
-    app.extensions["tator_watch"].stop()
-    services.close()
+    try:
+        yield Running(app.test_client(), services, engine, segmenter, classifier)
+    finally:
+        app.extensions["tator_watch"].stop()
+        services.close()
+
+
+@pytest.fixture
+def running(settings: Settings) -> Iterator[Running]:
+    """The application of a test's own."""
+    with serving(settings) as made:
+        yield made

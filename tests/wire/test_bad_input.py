@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import base64
+import functools
 import io
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.wire.conftest import PictureServer, Running, scene_bytes
+from tests.wire.conftest import PictureServer, Running, scene_bytes, serving, serving_pictures, settings_at
 from tests.wire.test_captured import INSIDE, TRUTH, near
 
 Body = dict[str, Any]
@@ -34,6 +36,21 @@ def box(payload: Any) -> Body:
     body["params"]["context"]["result"][0]["value"].update(x=28.0, y=23.0, width=24.0, height=34.0)
     body["tasks"][0]["data"]["image"] = "/picture"
     return body
+
+
+@pytest.fixture(scope="module")
+def application(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """One for all tests that turn nothing of it, with the ordinary picture, and that no box of another disturbs."""
+    with serving_pictures() as pictures, serving(settings_at(tmp_path_factory.mktemp("wire"), pictures)) as made:
+        yield made
+
+
+@pytest.fixture
+def standing(application: Running) -> Running:
+    """The same, with nothing that went wrong before."""
+    application.services.notices.answered(1, "", None)
+    assert application.error() is None
+    return application
 
 
 def prompt(body: Body) -> Body:
@@ -59,34 +76,34 @@ def answers(running: Running, body: Body) -> Body:
     return region  # type: ignore[no-any-return]
 
 
-def test_unknown_tag(running: Running, click: Body) -> None:
+def test_unknown_tag(standing: Running, click: Body) -> None:
     prompt(click)["from_name"] = "nowhere"
-    assert fails(running, click, '"nowhere"') == []
+    assert fails(standing, click, '"nowhere"') == []
 
 
-def test_unknown_label_keeps_the_drawn_box(running: Running, box: Body) -> None:
+def test_unknown_label_keeps_the_drawn_box(standing: Running, box: Body) -> None:
     prompt(box)["value"]["rectanglelabels"] = ["Spoon"]
-    (region,) = fails(running, box, "'Spoon'")
+    (region,) = fails(standing, box, "'Spoon'")
     assert region["id"] == prompt(box)["id"] and region["value"]["x"] == 28.0
 
 
-def test_unknown_image(running: Running, click: Body) -> None:
+def test_unknown_image(standing: Running, click: Body) -> None:
     prompt(click)["to_name"] = "other"
-    fails(running, click, '"other"')
+    fails(standing, click, '"other"')
 
 
-def test_empty_result_and_no_context(running: Running, click: Body) -> None:
+def test_empty_result_and_no_context(standing: Running, click: Body) -> None:
     click["params"]["context"]["result"] = []
-    assert running.predict(click)[0]["result"] == [] and running.error() is None
+    assert standing.predict(click)[0]["result"] == [] and standing.error() is None
     click["params"] = {}
-    assert running.predict(click) == [[]]
+    assert standing.predict(click) == [[]]
 
 
-def test_missing_image(running: Running, click: Body) -> None:
+def test_missing_image(standing: Running, click: Body) -> None:
     click["tasks"][0]["data"] = {}
-    fails(running, click, "no picture")
+    fails(standing, click, "no picture")
     click["tasks"][0]["data"] = None
-    fails(running, click, "no picture")
+    fails(standing, click, "no picture")
 
 
 @pytest.mark.parametrize(
@@ -112,13 +129,26 @@ def test_image_server_away(running: Running, click: Body) -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["file:///etc/passwd", "/../../etc/passwd", "http://169.254.169.254/latest", "ftp://x/y", "gopher://x"]
+    ("address", "words"),
+    [
+        ("file:///etc/passwd", "Reading file:///etc/passwd is not allowed; add its folder to TATOR_IMAGE_ROOTS."),
+        ("http://169.254.169.254/latest", "from 169.254.169.254 are not allowed; add it to TATOR_IMAGE_HOSTS."),
+        ("ftp://x/y", "Pictures from x are not allowed"),
+        ("gopher://x", "Pictures from x are not allowed"),
+    ],
 )
-def test_addresses_that_are_not_allowed(running: Running, click: Body, pictures: PictureServer, address: str) -> None:
-    pictures.answers["/etc/passwd"] = (404, b"")
+def test_addresses_that_are_not_allowed(
+    running: Running, click: Body, pictures: PictureServer, address: str, words: str
+) -> None:
     click["tasks"][0]["data"]["image"] = address
-    (result,) = running.predict(click)
-    assert result["result"] == [] and running.error()
+    assert fails(running, click, words) == [] and not pictures.asked
+
+
+def test_a_path_that_climbs_stays_on_label_studio(running: Running, click: Body, pictures: PictureServer) -> None:
+    pictures.answers["/etc/passwd"] = (404, b"")
+    click["tasks"][0]["data"]["image"] = "/../../etc/passwd"
+    assert fails(running, click, "The picture is not there any more (404 from 127.0.0.1") == []
+    assert [path for path, _ in pictures.asked] == ["/etc/passwd"]
 
 
 def test_redirect_elsewhere_is_not_followed(running: Running, click: Body, pictures: PictureServer) -> None:
@@ -157,6 +187,7 @@ def ordinary() -> Image.Image:
     return Image.open(io.BytesIO(scene_bytes()))
 
 
+@functools.cache
 def odd_pictures() -> dict[str, bytes]:
     plain = ordinary()
     grey = np.asarray(plain.convert("L")).astype(np.uint16) * 257
@@ -225,43 +256,43 @@ def test_file_above_the_byte_limit(running: Running, click: Body, pictures: Pict
 
 
 @pytest.mark.parametrize(("x", "y"), [(0, 0), (100, 100), (100.4, 50), (-0.5, 20)])
-def test_points_on_the_border_are_taken(running: Running, click: Body, x: float, y: float) -> None:
+def test_points_on_the_border_are_taken(standing: Running, click: Body, x: float, y: float) -> None:
     prompt(click)["value"].update(x=x, y=y)
-    running.predict(click)
-    assert "Nothing was found" in (running.error() or ""), "the border of this scene is dark"
+    standing.predict(click)
+    assert "Nothing was found" in (standing.error() or ""), "the border of this scene is dark"
 
 
 @pytest.mark.parametrize(("x", "y"), [(150, 50), (-20, 50), (50, 1e9)])
-def test_points_outside(running: Running, click: Body, x: float, y: float) -> None:
+def test_points_outside(standing: Running, click: Body, x: float, y: float) -> None:
     prompt(click)["value"].update(x=x, y=y)
-    fails(running, click, "outside the picture")
+    fails(standing, click, "outside the picture")
 
 
 @pytest.mark.parametrize("x", ["left", None, [1], {}])
-def test_points_that_are_no_numbers(running: Running, click: Body, x: object) -> None:
+def test_points_that_are_no_numbers(standing: Running, click: Body, x: object) -> None:
     prompt(click)["value"]["x"] = x
-    fails(running, click, "no usable 'x'")
+    fails(standing, click, "no usable 'x'")
 
 
-def test_points_that_are_not_finite(running: Running, click: Body) -> None:
+def test_points_that_are_not_finite(standing: Running, click: Body) -> None:
     prompt(click)["value"]["x"] = math.inf
-    fails(running, click, "not a finite number")
+    fails(standing, click, "not a finite number")
 
 
-def test_only_negative_points(running: Running, click: Body) -> None:
+def test_only_negative_points(standing: Running, click: Body) -> None:
     prompt(click)["is_positive"] = False
-    fails(running, click, "negative")
+    fails(standing, click, "negative")
 
 
-def test_prompt_without_coordinates(running: Running, click: Body) -> None:
+def test_prompt_without_coordinates(standing: Running, click: Body) -> None:
     prompt(click)["value"] = None
-    fails(running, click, "no coordinates")
+    fails(standing, click, "no coordinates")
 
 
 @pytest.mark.parametrize("size", [{"width": 0}, {"height": 0}, {"width": 0, "height": 0}])
-def test_boxes_without_area(running: Running, box: Body, size: Body) -> None:
+def test_boxes_without_area(standing: Running, box: Body, size: Body) -> None:
     prompt(box)["value"].update(size)
-    fails(running, box, "no area")
+    fails(standing, box, "no area")
 
 
 def test_inverted_box_is_put_in_order(running: Running, box: Body) -> None:
@@ -301,38 +332,45 @@ def test_rotated_rectangle_keeps_its_turn(running: Running, box: Body, pictures:
 
 
 @pytest.mark.parametrize("body", [b"{", b"", b"[1, 2]", b"null", b'"text"', b"\xff\xfe", b"{'a': 1}"])
-def test_malformed_json(running: Running, body: bytes) -> None:
+def test_malformed_json(standing: Running, body: bytes) -> None:
     for path in ("/predict", "/setup", "/webhook"):
-        answer = running.client.post(path, data=body, content_type="application/json")
+        answer = standing.client.post(path, data=body, content_type="application/json")
         assert answer.status_code == 400 and "JSON" in answer.json["error"]
 
 
 @pytest.mark.parametrize("tasks", [None, "x", 5, [1, 2], {}])
-def test_tasks_that_are_none(running: Running, tasks: object) -> None:
-    answer = running.client.post("/predict", json={"tasks": tasks})
+def test_tasks_that_are_none(standing: Running, tasks: object) -> None:
+    answer = standing.client.post("/predict", json={"tasks": tasks})
     assert answer.status_code == 400 and "tasks" in answer.json["error"]
 
 
 @pytest.mark.parametrize("project", [None, "", "abc", "1.2.3", -4, {"id": 1}, "9" * 40])
-def test_wrong_project_value(running: Running, click: Body, project: object) -> None:
+def test_wrong_project_value(standing: Running, click: Body, project: object) -> None:
     click["project"] = project
-    (result,) = running.predict(click)
+    (result,) = standing.predict(click)
     assert near(result["result"][0]["value"], TRUTH), "the picture and the configuration are in the request"
 
 
-@pytest.mark.parametrize("config", ["", "<View>", "<!DOCTYPE x [<!ENTITY a 'b'>]><View>&a;</View>", "no xml"])
-def test_wrong_configuration(running: Running, click: Body, config: str) -> None:
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ("", "configuration is empty"),
+        ("<View>", "not valid XML: see line 1, column 7"),
+        ("<!DOCTYPE x [<!ENTITY a 'b'>]><View>&a;</View>", "which Tator refuses to read"),
+        ("no xml", "not valid XML: see line 1, column 1"),
+    ],
+)
+def test_wrong_configuration(standing: Running, click: Body, config: str, words: str) -> None:
     click["label_config"] = config
-    (result,) = running.predict(click)
-    assert result["result"] == [] and running.error()
+    assert fails(standing, click, words) == []
 
 
-def test_configuration_without_a_tag_for_answers(running: Running, click: Body) -> None:
+def test_configuration_without_a_tag_for_answers(standing: Running, click: Body) -> None:
     click["label_config"] = (
         '<View><Image name="image" value="$image"/><KeyPointLabels name="kp" toName="image">'
         '<Label value="Ball"/></KeyPointLabels></View>'
     )
-    fails(running, click, "<RectangleLabels>")
+    fails(standing, click, "<RectangleLabels>")
 
 
 def test_one_of_two_tasks_fails(running: Running, click: Body, pictures: PictureServer) -> None:
@@ -352,26 +390,26 @@ def test_surprise_inside_is_one_sentence(running: Running, click: Body, monkeypa
     assert "secret" not in (running.error() or "")
 
 
-def test_stroke_of_another_size_and_empty_stroke(running: Running, click: Body) -> None:
+def test_stroke_of_another_size_and_empty_stroke(standing: Running, click: Body) -> None:
     from tator_sdk.regions import encode_rle
 
     item = prompt(click)
     item.update(from_name="brush", type="brushlabels")
     item["value"] = {"format": "rle", "rle": encode_rle(np.zeros((480, 640), bool)), "brushlabels": ["Ball"]}
-    fails(running, click, "empty")
+    fails(standing, click, "empty")
     item["value"]["rle"] = encode_rle(np.ones((10, 10), bool))
-    fails(running, click, "another size")
+    fails(standing, click, "another size")
     item["value"]["rle"] = [1, 2, "x"]
-    fails(running, click, "could not be read")
+    fails(standing, click, "could not be read")
     stroke = np.zeros((480, 640), bool)
     stroke[180:200, 210:300] = True
     item["value"]["rle"] = encode_rle(stroke)
-    region = answers(running, click)
+    region = answers(standing, click)
     assert region["id"] == item["id"] and region["type"] == "brushlabels"
 
 
-def test_data_url_pictures(running: Running, click: Body) -> None:
+def test_data_url_pictures(standing: Running, click: Body) -> None:
     click["tasks"][0]["data"]["image"] = "data:image/png;base64," + base64.b64encode(scene_bytes()).decode()
-    assert near(answers(running, click)["value"], TRUTH)
+    assert near(answers(standing, click)["value"], TRUTH)
     click["tasks"][0]["data"]["image"] = "data:image/png;base64,%%%"
-    fails(running, click, "damaged")
+    fails(standing, click, "damaged")
