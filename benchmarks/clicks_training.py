@@ -20,7 +20,7 @@ from tator_ml import jobs
 from tator_ml.jobs import JobRecords, connect_redis
 from tator_ml.learning.embedder import LocalEncoder
 from tator_ml.learning.stores import image_store
-from tator_ml.lease import Bystander, ClickLease
+from tator_ml.running.lease import Bystander, ClickLease
 from tator_sdk.requests import HeadTraining
 from tator_sdk.settings import Settings
 from training.clip.train import train

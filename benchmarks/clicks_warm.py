@@ -27,8 +27,8 @@ from tator_ml import jobs
 from tator_ml.engine.client import EngineClient
 from tator_ml.jobs import JobRecord, JobRecords, connect_redis
 from tator_ml.learning.stores import image_store
-from tator_ml.processes import Part
-from tator_ml.redis_server import redis_url
+from tator_ml.running.processes import Part
+from tator_ml.running.redis_server import redis_url
 from tator_ml.up import engine_ready, tator
 from tator_sdk.requests import WarmUp
 from tator_sdk.settings import Settings

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.station import until
-from tator_ml.processes import LOOPBACK, free_port, stop_group
+from tator_ml.running.processes import LOOPBACK, free_port, stop_group
 
 USER = "postgres"
 

@@ -19,7 +19,7 @@ from benchmarks.station import Station, Task, quantile, say, station, until
 from tator_ml.engine.client import EngineClient
 from tator_ml.engine.messages import EngineError
 from tator_ml.learning.stores import image_store
-from tator_ml.processes import free_port
+from tator_ml.running.processes import free_port
 from tator_ml.up import tator
 
 PEOPLE = (1, 2, 4, 8, 16)

@@ -22,7 +22,7 @@ from label_config.build import build
 from tator_ml.engine.client import EngineClient
 from tator_ml.engine.messages import EngineError
 from tator_ml.images.store import ImageStore
-from tator_ml.processes import Supervisor
+from tator_ml.running.processes import Supervisor
 from tator_ml.up import start_back, start_front
 from tator_sdk.settings import Settings
 from training.starter.names import DISPLAY_NAMES

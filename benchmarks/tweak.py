@@ -24,7 +24,7 @@ from label_config.build import build
 from tator_ml.engine.refine import segment_boxes
 from tator_ml.engine.segmenters.starter import STARTER_WEIGHTS, load
 from tator_ml.learning.stores import project_choices
-from tator_ml.tweaking import STEP_SECONDS
+from tator_ml.prompts.tweaking import STEP_SECONDS
 from tator_sdk.geometry import Xyxy, iou_xyxy
 from tator_sdk.requests import Tweak
 from training.job import LocalJob

@@ -21,7 +21,7 @@ from demo.check import Checker, verdict
 from demo.environment import ENVIRONMENT, ensure_environment
 from demo.stack import DemoSettings, DemoStack
 from label_config.errors import LabelConfigError
-from tator_ml.processes import Report, termination_as_exit
+from tator_ml.running.processes import Report, termination_as_exit
 from tator_sdk.auth import LabelStudioAuth
 from tator_sdk.errors import TatorError
 from tator_sdk.settings import Settings

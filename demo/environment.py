@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from demo.errors import LabelStudioError
-from tator_ml.processes import Report
+from tator_ml.running.processes import Report
 
 VERSION = "1.23.2"
 CONSTRAINTS = Path(__file__).resolve().parent.parent / "constraints-label-studio.txt"

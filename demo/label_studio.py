@@ -33,7 +33,7 @@ import psutil
 from demo.environment import ENVIRONMENT
 from demo.errors import LabelStudioError
 from demo.tokens import personal_access_token
-from tator_ml.processes import LOOPBACK, PidFile, Report, free_port, stop_group, write_private
+from tator_ml.running.processes import LOOPBACK, PidFile, Report, free_port, stop_group, write_private
 
 _INHERITED = (
     "PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "SSL_CERT_FILE",

@@ -14,7 +14,7 @@ import cv2
 import httpx
 
 from label_config.build import build
-from tator_ml.processes import Report
+from tator_ml.running.processes import Report
 from tator_sdk.auth import LabelStudioAuth
 from tator_sdk.connect import Connection
 from tator_sdk.geometry import Xyxy

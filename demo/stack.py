@@ -14,8 +14,8 @@ from pydantic import SecretStr
 from demo import pictures
 from demo.label_studio import LabelStudio, StudioSettings
 from label_config.build import build
-from tator_ml.processes import Report, Supervisor
 from tator_ml.projects import Projects
+from tator_ml.running.processes import Report, Supervisor
 from tator_ml.up import start_back, start_front
 from tator_sdk.connect import TITLE, Connection, strip_url
 from tator_sdk.errors import TatorError

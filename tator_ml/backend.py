@@ -11,26 +11,28 @@ from typing import Any
 
 from label_config.errors import LabelConfigError
 from label_config.reader import Control, Interface, read_cached
-from tator_ml import commands, dialect, typed_words
-from tator_ml.asking import answer_or_without_class, ask_for
-from tator_ml.assists import (
+from tator_ml.engine.messages import Answer, Busy, Found, Superseded
+from tator_ml.events import take_event
+from tator_ml.images.decode import ImageError
+from tator_ml.images.fetch import ImageRef
+from tator_ml.projects import ProjectChoices
+from tator_ml.prompts import dialect
+from tator_ml.prompts.asking import answer_or_without_class, ask_for
+from tator_ml.prompts.assists import (
     Assist,
     AssistError,
     Drawing,
     prompt_kind,
     write_regions,
 )
-from tator_ml.engine.messages import Answer, Busy, Found, Superseded
-from tator_ml.events import take_event
-from tator_ml.exemplars import find_alike
-from tator_ml.images.decode import ImageError
-from tator_ml.images.fetch import ImageRef
-from tator_ml.kept_words import KeptAnswers
-from tator_ml.on_open import drawings_on_open
-from tator_ml.projects import ProjectChoices
+from tator_ml.prompts.on_open import drawings_on_open
+from tator_ml.prompts.request import first_addresses, kept_prompts, output_kinds, project_number, task_number
 from tator_ml.quality.comparison import NO_ASSISTANCE
-from tator_ml.request import first_addresses, kept_prompts, output_kinds, project_number, task_number
 from tator_ml.services import Services, build_services
+from tator_ml.words import commands
+from tator_ml.words import typed as typed_words
+from tator_ml.words.exemplars import find_alike
+from tator_ml.words.kept import KeptAnswers
 from tator_sdk.annotations import labels_of
 from tator_sdk.disk import FULL, disk_is_full
 from tator_sdk.errors import TatorError

@@ -13,7 +13,7 @@ from typing import Any
 
 from label_config.errors import LabelConfigError
 from label_config.reader import read_cached
-from tator_ml.leftovers import Negative, negatives_of, without_leftovers
+from tator_ml.prompts.leftovers import Negative, negatives_of, without_leftovers
 from tator_ml.services import Services
 from tator_sdk.errors import TatorError
 

@@ -11,23 +11,23 @@ from typing import Any, Protocol
 from tator_ml.engine.client import Answers
 from tator_ml.engine.messages import EngineError, Status
 from tator_ml.engine.routing import open_engines
-from tator_ml.examples_drawn import DrawnExamples
 from tator_ml.images.fetch import ImageFetcher, ImageRef
 from tator_ml.images.uses import PictureUses
 from tator_ml.learning.follow import Follower
 from tator_ml.learning.stores import embedding_cache, example_store, head_registry, image_store, project_choices
-from tator_ml.leftovers import Tidier
 from tator_ml.metrics import Metrics
 from tator_ml.notices import Notices
-from tator_ml.pending import KeptInVain, PendingPrompts
 from tator_ml.preload import Look, Neighbours, Preloader, Preloads
 from tator_ml.projects import ProjectChoices, Projects
+from tator_ml.prompts.leftovers import Tidier
+from tator_ml.prompts.pending import KeptInVain, PendingPrompts
 from tator_ml.quality.comparison import Comparison
 from tator_ml.quality.doubts import Doubts
 from tator_ml.quality.follow import QualityFollower
 from tator_ml.quality.store import QualityStore, quality_store
 from tator_ml.suggestions import Suggestions
 from tator_ml.vlm.registry import QwenRegistry, qwen_registry
+from tator_ml.words.examples_drawn import DrawnExamples
 from tator_sdk.errors import TatorError
 from tator_sdk.settings import Settings
 

@@ -12,8 +12,8 @@ from tator_ml.engine.messages import EngineError
 from tator_ml.jobs import connect_redis
 from tator_ml.jobs.connection import names_of_workers
 from tator_ml.learning.stores import image_store
-from tator_ml.processes import Part, ProcessError, Supervisor, free_port
-from tator_ml.redis_server import redis_answers, redis_command, redis_url
+from tator_ml.running.processes import Part, ProcessError, Supervisor, free_port
+from tator_ml.running.redis_server import redis_answers, redis_command, redis_url
 from tator_sdk.connect import basic_auth
 from tator_sdk.files import private_folder
 from tator_sdk.settings import Settings

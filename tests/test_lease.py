@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tator_ml import lease
-from tator_ml.lease import Bystander, ClickLease
+from tator_ml.running import lease
+from tator_ml.running.lease import Bystander, ClickLease
 
 
 def seconds_of(bystander: Bystander) -> float:
@@ -53,7 +53,7 @@ def test_the_lease_is_held_until_the_last_of_several_clicks_has_ended(tmp_path: 
 def test_an_engine_that_was_killed_during_a_click_holds_nothing_up_for_long(tmp_path: Path) -> None:
     script = f"""
 import os, pathlib
-from tator_ml.lease import ClickLease
+from tator_ml.running.lease import ClickLease
 lease = ClickLease(pathlib.Path({str(tmp_path)!r}), "cpu")
 held = lease.held()
 held.__enter__()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tator_ml.leftovers import Tidier, remove_leftovers
+from tator_ml.prompts.leftovers import Tidier, remove_leftovers
 from tator_sdk.settings import Settings
 
 from .fake_studio import FakeLabelStudio
@@ -66,7 +66,7 @@ def test_none_is_passed_over_however_many_come(monkeypatch: pytest.MonkeyPatch, 
         if number % 2:
             raise RuntimeError("the others are tidied all the same")
 
-    monkeypatch.setattr("tator_ml.leftovers.remove_leftovers", remove)
+    monkeypatch.setattr("tator_ml.prompts.leftovers.remove_leftovers", remove)
     tidier = Tidier(settings)
     for number in range(100):
         tidier.tidy(number, TASK, [POINT], [])

@@ -21,7 +21,7 @@ from tator_ml.jobs.connection import connect_patiently
 from tator_ml.jobs.fence import Fence, Standing
 from tator_ml.jobs.order import Ending, timeout_sentence
 from tator_ml.jobs.owner import Owner
-from tator_ml.lease import Bystander
+from tator_ml.running.lease import Bystander
 from tator_sdk.disk import disk_is_full
 from tator_sdk.errors import TatorError
 from tator_sdk.plain_text import on_one_line

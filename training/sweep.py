@@ -15,10 +15,10 @@ from typing import Any, Protocol, TypeVar
 from label_config.errors import LabelConfigError
 from label_config.interface import Interface
 from label_config.reader import read_cached
-from tator_ml.asking import AnswersAsks
 from tator_ml.engine.client import EngineAway
 from tator_ml.engine.messages import Answer, Ask, Busy, Status
 from tator_ml.images.fetch import ImageRef
+from tator_ml.prompts.asking import AnswersAsks
 from tator_sdk.errors import TatorError
 from tator_sdk.patience import WAITS_SECONDS
 from tator_sdk.push import PredictionsOfVersion, Pushed

@@ -9,8 +9,8 @@ import typer
 from rich.console import Console
 
 from tator_ml.jobs import run_worker
-from tator_ml.logs import configure_logging
-from tator_ml.processes import Supervisor, termination_as_exit
+from tator_ml.running.logs import configure_logging
+from tator_ml.running.processes import Supervisor, termination_as_exit
 from tator_ml.up import start_parts
 from tator_sdk.files import private_folder
 from tator_sdk.settings import Settings

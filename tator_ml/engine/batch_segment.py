@@ -17,7 +17,7 @@ from tator_ml.engine.pace import Pace
 from tator_ml.engine.segmenters.base import Embedding, Prompts, Segmenter
 from tator_ml.engine.supply import Prepared, Supply
 from tator_ml.engine.warm import WarmImage
-from tator_ml.lease import ClickLease
+from tator_ml.running.lease import ClickLease
 from tator_sdk.geometry import clip_xyxy
 
 __all__ = ["BatchSegmenter", "SegmentAsk", "Segmented"]

@@ -15,7 +15,7 @@ from tator_ml.engine.lanes import About, Lane, Lanes
 from tator_ml.engine.messages import EmbedAsk, Embedded, UnknownImage
 from tator_ml.engine.pace import Pace
 from tator_ml.images.decode import decode_image
-from tator_ml.lease import ClickLease
+from tator_ml.running.lease import ClickLease
 
 FIRST_STEP, MOST_IN_STEP = 8, 64
 

@@ -44,7 +44,7 @@ from tator_ml.engine.supply import Prepared, Supply
 from tator_ml.engine.vlms import Vlms, registered_vlms
 from tator_ml.engine.warm import WarmImage, WarmImages
 from tator_ml.images.store import ImageStore
-from tator_ml.lease import ClickLease
+from tator_ml.running.lease import ClickLease
 from tator_sdk.settings import Settings
 
 log = logging.getLogger(__name__)

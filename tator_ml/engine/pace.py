@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tator_ml.lease import ClickLease
+from tator_ml.running.lease import ClickLease
 
 STEP_SECONDS = 0.25
 WATCHED_STEP_SECONDS = 0.04  # so that a click waits for a fraction of itself at most

@@ -14,7 +14,7 @@ from rq.worker import BaseWorker
 from tator_ml.jobs.device import QUEUE
 from tator_ml.jobs.records import JobError
 from tator_ml.jobs.room import UntilThereIsRoom, has_no_room
-from tator_ml.redis_server import redis_url
+from tator_ml.running.redis_server import redis_url
 from tator_sdk.settings import Settings
 
 

@@ -16,7 +16,7 @@ from rq.serializers import JSONSerializer
 from tator_ml.jobs.connection import connect_patiently
 from tator_ml.jobs.known import known_jobs
 from tator_ml.jobs.worker import MONITORING_SECONDS, TatorWorker
-from tator_ml.logs import configure_logging
+from tator_ml.running.logs import configure_logging
 from tator_sdk.settings import Settings
 
 PR_SET_PDEATHSIG = 1

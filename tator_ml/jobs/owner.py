@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from tator_ml.processes import same_process, started
+from tator_ml.running.processes import same_process, started
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,8 @@ class Owner:
         host: name of its machine, for people.
         machine: of where its number means something: one boot of one machine, one container.
         pid: its number, which is given out again after its end.
-        started: when it began, as :func:`tator_ml.processes.started` says; with its number, that process and no other.
+        started: when it began, as :func:`tator_ml.running.processes.started` says; with its number, that process and
+            no other.
     """
 
     host: str

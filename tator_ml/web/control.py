@@ -17,7 +17,7 @@ from tator_ml.jobs.connection import living_workers, reached
 from tator_ml.launch import open_jobs
 from tator_ml.learning.stores import head_registry
 from tator_ml.projects import KeptWords
-from tator_ml.redis_server import redis_answers, redis_url
+from tator_ml.running.redis_server import redis_answers, redis_url
 from tator_ml.services import Services
 from tator_ml.web import models
 from tator_ml.web.openapi import describe, document

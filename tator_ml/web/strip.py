@@ -15,7 +15,7 @@ from werkzeug.exceptions import BadRequest, Forbidden
 
 from tator_ml.learning.progress import LearningProgress
 from tator_ml.projects import ASSISTS
-from tator_ml.request import project_number
+from tator_ml.prompts.request import project_number
 from tator_ml.services import EngineWatch, Services
 from tator_sdk.connect import strip_key
 from tator_sdk.settings import Settings

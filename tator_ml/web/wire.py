@@ -15,7 +15,7 @@ from flask import Blueprint, Response, jsonify, request
 from werkzeug.exceptions import BadRequest
 
 from tator_ml.backend import TatorBackend
-from tator_ml.request import project_number
+from tator_ml.prompts.request import project_number
 from tator_ml.services import EngineWatch, Services
 from tator_ml.web.body import read_predict
 

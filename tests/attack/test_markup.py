@@ -21,8 +21,8 @@ from tator_ml.engine.head import Head
 from tator_ml.jobs.fence import Fence
 from tator_ml.jobs.order import Ending
 from tator_ml.learning.stores import head_registry
-from tator_ml.logs import OneLine
 from tator_ml.quality.figures import Tally
+from tator_ml.running.logs import OneLine
 from tator_ml.web.dashboard.quality.overview import _line
 from tator_sdk.plain_text import on_one_line
 from tests.dashboard.conftest import Site

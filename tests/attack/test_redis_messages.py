@@ -91,7 +91,7 @@ def test_home_is_its_owners_alone(tmp_path: Path) -> None:
 
 def test_secrets_and_sockets_are_their_owners_alone(tmp_path: Path) -> None:
     from tator_ml.engine.wire import listen, shared_key
-    from tator_ml.redis_server import redis_command
+    from tator_ml.running.redis_server import redis_command
     from tator_ml.web.access import secret_of
 
     settings = Settings(home=tmp_path)

@@ -18,7 +18,7 @@ import pytest
 
 from tator_ml.jobs import connect_redis
 from tator_ml.launch import launch
-from tator_ml.processes import free_port
+from tator_ml.running.processes import free_port
 from tator_sdk.requests import HeadTraining, Relabel
 from tator_sdk.settings import Settings
 from tests.jobs.conftest import until

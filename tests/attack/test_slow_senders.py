@@ -18,7 +18,7 @@ import httpx
 import psutil
 import pytest
 
-from tator_ml.processes import free_port
+from tator_ml.running.processes import free_port
 from tator_ml.web.patience import (
     GRACE_SECONDS,
     LEAST_BYTES_PER_SECOND,

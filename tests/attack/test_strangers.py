@@ -18,7 +18,7 @@ from tator_ml.engine.engine import Engine
 from tator_ml.engine.messages import EngineError
 from tator_ml.engine.server import MOST_GREETINGS, EngineServer
 from tator_ml.images.store import ImageStore
-from tator_ml.processes import free_port
+from tator_ml.running.processes import free_port
 from tator_sdk.settings import Settings
 from tests.wire.conftest import BrightSegmenter
 

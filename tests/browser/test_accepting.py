@@ -1,7 +1,7 @@
 """Every way of accepting leaves exactly one region for one object, in the real editor and in its storage.
 
 What Label Studio does by itself, where that is not what one would expect, is tested too: it is what
-people are told (see ``tator_ml/assists.py``), and a newer release may do otherwise.
+people are told (see ``tator_ml/prompts/assists.py``), and a newer release may do otherwise.
 """
 
 from __future__ import annotations

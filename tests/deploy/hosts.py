@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tator_ml.processes import stop_group
+from tator_ml.running.processes import stop_group
 
 WIRE = "wire"
 NAMES = Path("/etc/netns")

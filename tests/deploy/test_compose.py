@@ -20,8 +20,8 @@ from deploy.compose import ROOT, read_compose, variables_of
 from deploy.image import build, command_of, read_stages
 from deploy.image import variables_of as image_variables
 from tator_ml.cli.health import LOOKS
-from tator_ml.processes import free_port, stop_group
-from tator_ml.redis_server import redis_command
+from tator_ml.running.processes import free_port, stop_group
+from tator_ml.running.redis_server import redis_command
 from tator_sdk.env_file import COMPOSE, env_example
 from tator_sdk.errors import TatorError
 from tator_sdk.settings import Settings

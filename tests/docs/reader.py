@@ -22,7 +22,7 @@ from demo.label_studio import LabelStudio
 from label_config.build import build
 from tator_ml.jobs import JobRecord, JobRecords, connect_redis
 from tator_ml.learning.stores import head_registry
-from tator_ml.processes import free_port, stop_group
+from tator_ml.running.processes import free_port, stop_group
 from tator_ml.sam3.registry import sam3_registry
 from tator_ml.vlm.registry import qwen_registry
 from tator_sdk.auth import LabelStudioAuth

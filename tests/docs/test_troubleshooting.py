@@ -23,7 +23,7 @@ WHERE_MESSAGES_ARE_PARTS = {
     "tator_sdk/annotations.py": "reports count regions that cannot be read",
     "tator_sdk/shapes.py": "exports list them",
     "tator_ml/quality/overlap.py": "such suggestions are left out of figures",
-    "tator_ml/standing.py": "such boxes are left as they are",
+    "tator_ml/prompts/standing.py": "such boxes are left as they are",
     "tator_ml/engine/store.py": "the log says it, and the picture is encoded anew",
     "tator_ml/engine/questions.py": "what took its place is answered",
     "tator_ml/engine/finding.py": "the API's callers get it; nobody types such a question",

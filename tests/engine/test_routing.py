@@ -22,7 +22,7 @@ from pydantic import SecretStr
 from tator_ml.engine.messages import Ask, EmbedAsk, Embedded, EngineError, ImageBoxes, Prompt, Status
 from tator_ml.engine.routing import Member, RoutedEngines, open_engines, ranked
 from tator_ml.images.store import ImageStore
-from tator_ml.processes import free_port
+from tator_ml.running.processes import free_port
 from tator_sdk.settings import Settings
 
 from ..jobs.conftest import until

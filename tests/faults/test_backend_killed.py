@@ -21,7 +21,7 @@ import pytest
 from tator_ml.engine.client import EngineClient
 from tator_ml.engine.messages import EngineError
 from tator_ml.learning.stores import image_store
-from tator_ml.processes import Part, Supervisor, free_port
+from tator_ml.running.processes import Part, Supervisor, free_port
 from tator_ml.up import start_back, tator
 from tator_sdk.settings import Settings
 from tests.jobs.conftest import until

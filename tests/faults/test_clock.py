@@ -14,7 +14,7 @@ import pytest
 
 from tator_ml.jobs.owner import Owner
 from tator_ml.learning.examples import Examples
-from tator_ml.processes import PidFile, ProcessError, same_process, started
+from tator_ml.running.processes import PidFile, ProcessError, same_process, started
 from tator_sdk.in_flight import InFlight
 from tests.jobs.conftest import Jobs, until
 from tests.learning.material import labelled

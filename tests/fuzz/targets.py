@@ -18,7 +18,7 @@ from label_config.errors import LabelConfigError
 from label_config.reader import read as read_config
 from tator_ml.engine.crops import CropRecipe
 from tator_ml.engine.head import METADATA_FILE, WEIGHTS_FILE, Head, HeadError
-from tator_ml.standing import standing_boxes
+from tator_ml.prompts.standing import standing_boxes
 from tator_ml.vlm.parsing import parse
 from tator_ml.web.body import read_predict
 from tator_sdk.formats.coco import CocoReader

@@ -16,7 +16,7 @@ from typing import Any
 import redis
 
 from tator_ml.jobs import JobRecord, JobRecords, start
-from tator_ml.redis_server import redis_answers, redis_command
+from tator_ml.running.redis_server import redis_answers, redis_command
 from tator_sdk.settings import Settings
 from tests.job_functions import job_functions
 

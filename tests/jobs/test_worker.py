@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from tator_ml.jobs import cancel, connect_redis, ping_worker
-from tator_ml.processes import ended
+from tator_ml.running.processes import ended
 from tator_ml.web.control import job_checks
 from tests.jobs.conftest import Jobs, serving_redis, until
 

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 
-from tator_ml.asking import answer_or_without_class
 from tator_ml.engine.client import EngineClient
 from tator_ml.engine.crops import CropRecipe
 from tator_ml.engine.encoders import EncoderError
@@ -26,6 +25,7 @@ from tator_ml.engine.pace import STEP_SECONDS
 from tator_ml.engine.server import EngineServer
 from tator_ml.images.decode import ImageError
 from tator_ml.images.store import ImageStore
+from tator_ml.prompts.asking import answer_or_without_class
 from tator_sdk.settings import Settings
 from tests.learning.material import DIM, head_of
 from tests.wire.conftest import BrightSegmenter, ToyClassifier, scene_bytes

@@ -11,7 +11,7 @@ import httpx
 import pytest
 import torch
 
-from tator_ml.processes import Supervisor
+from tator_ml.running.processes import Supervisor
 from tator_ml.up import start_back, start_front
 from tator_sdk.settings import Settings
 from tests.wire.conftest import scene_bytes

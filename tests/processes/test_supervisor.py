@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tator_ml.processes import Part, ProcessError, Supervisor, free_port
+from tator_ml.running.processes import Part, ProcessError, Supervisor, free_port
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 
@@ -51,7 +51,7 @@ def test_what_ends_is_started_again(tmp_path: Path) -> None:
 
 
 def test_a_long_log_is_put_aside_and_its_end_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tator_ml.processes.LOG_BYTES", 1000)
+    monkeypatch.setattr("tator_ml.running.processes.LOG_BYTES", 1000)
     with Supervisor(tmp_path, print) as parts:
         log = parts.log_path("sleeper")
         log.parent.mkdir()
@@ -85,7 +85,7 @@ def test_a_part_that_is_never_ready(tmp_path: Path) -> None:
 CRASHING = """
 import os, sys
 from pathlib import Path
-from tator_ml.processes import Part, Supervisor
+from tator_ml.running.processes import Part, Supervisor
 parts = Supervisor(Path(sys.argv[1]), print)
 argv = [sys.executable, "-c", "import time; time.sleep(600)"]
 parts.start(Part("sleeper", argv, lambda: True, environment={"MARK": sys.argv[1]}))

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 
 from demo.label_studio import StudioSettings
-from tator_ml.processes import free_port, stop_group
+from tator_ml.running.processes import free_port, stop_group
 
 ROOT = Path(__file__).parents[2]
 
@@ -55,7 +55,7 @@ OWNER = """
 import signal, sys
 from pathlib import Path
 from demo.label_studio import LabelStudio, StudioSettings
-from tator_ml.processes import termination_as_exit
+from tator_ml.running.processes import termination_as_exit
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 with termination_as_exit():
     home, environment, port = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])

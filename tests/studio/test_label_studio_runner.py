@@ -22,7 +22,7 @@ from demo.environment import CONSTRAINTS, ENVIRONMENT, VERSION, ensure_environme
 from demo.errors import LabelStudioError
 from demo.label_studio import LabelStudio, StudioSettings
 from demo.tokens import personal_access_token
-from tator_ml.processes import free_port, stop_group
+from tator_ml.running.processes import free_port, stop_group
 from tator_sdk.errors import TatorError
 from tests.studio.server_process import alive, assert_it_ends_with, owned, wait_for
 

@@ -18,7 +18,7 @@ from tator_ml.engine.messages import EngineError
 from tator_ml.jobs import JobRecord, connect_redis, start
 from tator_ml.learning.registry import HeadEntry
 from tator_ml.learning.stores import embedding_cache, head_registry, image_store
-from tator_ml.processes import Supervisor
+from tator_ml.running.processes import Supervisor
 from tator_ml.up import start_back
 from tator_sdk.requests import HeadTraining
 from tator_sdk.settings import Settings

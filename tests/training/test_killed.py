@@ -21,7 +21,7 @@ from tator_ml.engine.messages import EmbedAsk, Embedded
 from tator_ml.jobs import cancel
 from tator_ml.learning.registry import HeadEntry
 from tator_ml.learning.stores import head_registry, image_store
-from tator_ml.processes import same_process, started
+from tator_ml.running.processes import same_process, started
 from tator_sdk.requests import HeadTraining
 from tator_sdk.settings import Settings
 from tests.jobs.conftest import until

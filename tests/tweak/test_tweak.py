@@ -14,7 +14,7 @@ from tator_ml.engine.refine import Guard, Segment, objections
 from tator_ml.images.decode import ImageError
 from tator_ml.images.fetch import ImageRef
 from tator_ml.learning.stores import image_store
-from tator_ml.tweaking import KEPT, kept_because
+from tator_ml.prompts.tweaking import KEPT, kept_because
 from tator_sdk.errors import TatorError
 from tator_sdk.requests import Tweak
 from tator_sdk.settings import Settings

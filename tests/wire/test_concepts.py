@@ -13,8 +13,8 @@ from label_config.build import build
 from tator_ml.engine.concepts import ConceptAsk, ConceptsFound, Instance
 from tator_ml.engine.masks import BoxMask
 from tator_ml.engine.messages import EngineError, Verdict
-from tator_ml.kept_words import mark_of
 from tator_ml.projects import KeptWords
+from tator_ml.words.kept import mark_of
 from tator_sdk.geometry import Xyxy
 from tests.wire.conftest import Running
 from tests.wire.test_captured import TRUTH, near

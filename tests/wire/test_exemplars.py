@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-import tator_ml.leftovers
-from tator_ml.examples_drawn import DrawnExamples
+import tator_ml.prompts.leftovers
+from tator_ml.words.examples_drawn import DrawnExamples
 from tests.wire.conftest import Running
 from tests.wire.test_captured import TRUTH, near
 from tests.wire.test_concepts import PROJECT, VERSION, Sam3, instance, sam3
@@ -201,7 +201,9 @@ def test_negatives_are_taken_out_at_submission(
 ) -> None:
     asked: list[Any] = []
     done = threading.Event()
-    monkeypatch.setattr(tator_ml.leftovers, "remove_leftovers", lambda *given: (asked.append(given), done.set()))
+    monkeypatch.setattr(
+        tator_ml.prompts.leftovers, "remove_leftovers", lambda *given: (asked.append(given), done.set())
+    )
     result = [drawn("a"), drawn("n", SECOND, "Not this"), drawn("k", SECOND, "Cup")]
     event = payload("webhook_ANNOTATION_CREATED")["body"]
     event["annotation"] |= {"id": 7, "task": TASK, "result": result}
@@ -213,7 +215,7 @@ def test_negatives_are_taken_out_at_submission(
 
 
 def test_examples_are_forgotten_in_time_and_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tator_ml.examples_drawn.REMEMBERED", 2)
+    monkeypatch.setattr("tator_ml.words.examples_drawn.REMEMBERED", 2)
     known = DrawnExamples(seconds=0.05)
     for task in range(3):
         known.positive((1, task, "like"), "Ball", [drawn("a")])

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tator_ml.pending import _region_ids
+from tator_ml.prompts.pending import _region_ids
 from tator_ml.web.body import SOURCES, SlimTask, read_predict
 
 from .conftest import Running

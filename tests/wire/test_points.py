@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-import tator_ml.leftovers
-from tator_ml.leftovers import without_leftovers
+import tator_ml.prompts.leftovers
+from tator_ml.prompts.leftovers import without_leftovers
 
 from .conftest import Running
 
@@ -114,7 +114,7 @@ def test_a_submitted_annotation_is_freed_of_them(
     asked: list[int] = []
     done = threading.Event()
     monkeypatch.setattr(
-        tator_ml.leftovers, "remove_leftovers", lambda settings, number, *_: (asked.append(number), done.set())
+        tator_ml.prompts.leftovers, "remove_leftovers", lambda settings, number, *_: (asked.append(number), done.set())
     )
     clicks = Clicks(running, body, "box")
     answered, _ = clicks.ask("a")

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from tator_ml.assists import AssistError
-from tator_ml.commands import last_text, on_screen, unquoted
 from tator_ml.engine.head import HeadError
 from tator_ml.engine.messages import Ask, Verdict
+from tator_ml.prompts.assists import AssistError
+from tator_ml.words.commands import last_text, on_screen, unquoted
 from tests.wire.conftest import Running
 from tests.wire.test_captured import TRUTH, near
 

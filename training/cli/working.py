@@ -13,7 +13,7 @@ from rich.progress import Progress
 
 from tator_ml.cli.jobs import progress_columns
 from tator_ml.jobs.connection import living_workers, reached
-from tator_ml.redis_server import redis_answers
+from tator_ml.running.redis_server import redis_answers
 from tator_sdk.settings import Settings
 from training.job import LocalJob
 

@@ -18,7 +18,7 @@ from label_config.interface import Interface
 from tator_ml.engine.routing import open_engines
 from tator_ml.images.fetch import ImageFetcher
 from tator_ml.learning.stores import head_registry, image_store, project_choices
-from tator_ml.typed_words import all_or
+from tator_ml.words.typed import all_or
 from tator_sdk.files import write_durably, write_json
 from tator_sdk.push import Pushed
 from tator_sdk.requests import Prelabel

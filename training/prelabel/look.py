@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from tator_ml.concepts import FindsConcepts
 from tator_ml.engine.concepts import ConceptAsk, ConceptsFound
 from tator_ml.engine.detections import DetectAsk, Detected
 from tator_ml.images.decode import ImageError
 from tator_ml.quality.comparison import Comparison
-from tator_ml.worded import Manner, Worded
-from tator_ml.words import AnswersWords
+from tator_ml.words.finding import Manner, Worded
+from tator_ml.words.qwen import AnswersWords
+from tator_ml.words.sam3 import FindsConcepts
 from tator_sdk.annotations import addresses_of
 from tator_sdk.regions import Region
 from tator_sdk.requests import Prelabel

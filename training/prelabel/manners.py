@@ -9,11 +9,11 @@ from typing import TypeVar
 from label_config.concept_options import ConceptOptions, concept_options
 from label_config.interface import Control, Interface
 from label_config.word_options import WordOptions, word_options
-from tator_ml.assists import AssistError
-from tator_ml.concepts import ConceptManner
 from tator_ml.projects import ProjectChoices
+from tator_ml.prompts.assists import AssistError
 from tator_ml.vlm.registry import qwen_registry
-from tator_ml.words import QwenManner
+from tator_ml.words.qwen import QwenManner
+from tator_ml.words.sam3 import ConceptManner
 from tator_sdk.requests import Prelabel
 from tator_sdk.settings import Settings
 

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from tator_ml.phrases import as_phrase
+from tator_ml.words.phrases import as_phrase
 from tator_sdk.errors import TatorError
 from tator_sdk.geometry import Xyxy
 from tator_sdk.sam3_request import Sam3Training

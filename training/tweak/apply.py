@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tator_ml.standing import rewritten
+from tator_ml.prompts.standing import rewritten
 from tator_sdk.patience import WAITS_SECONDS
 from tator_sdk.rewriting import Annotations
 from tator_sdk.studio import StudioError

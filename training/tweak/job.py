@@ -14,12 +14,12 @@ from contextlib import ExitStack, closing
 from typing import Any, Protocol
 
 from label_config.interface import Interface
-from tator_ml.asking import AnswersAsks
 from tator_ml.engine.routing import open_engines
 from tator_ml.images.fetch import ImageFetcher
 from tator_ml.images.store import ImageStore
 from tator_ml.learning.stores import head_registry, image_store, project_choices
-from tator_ml.standing import class_named
+from tator_ml.prompts.asking import AnswersAsks
+from tator_ml.prompts.standing import class_named
 from tator_sdk.files import write_durably, write_json
 from tator_sdk.push import Pushed
 from tator_sdk.requests import Tweak

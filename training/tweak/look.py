@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from label_config.interface import Interface
-from tator_ml.asking import AnswersAsks
 from tator_ml.images.decode import ImageError
-from tator_ml.standing import Change, StandingBox, rewritten, standing_boxes, with_labels
-from tator_ml.tweaking import Tweaked, Tweaker, kept_because
+from tator_ml.prompts.asking import AnswersAsks
+from tator_ml.prompts.standing import Change, StandingBox, rewritten, standing_boxes, with_labels
+from tator_ml.prompts.tweaking import Tweaked, Tweaker, kept_because
 from tator_sdk.annotations import addresses_of
 from tator_sdk.requests import Tweak
 from training.job import Job

@@ -16,18 +16,18 @@ from typing import Any
 
 from label_config.concept_options import MOST_RESULTS, ConceptOptions, concept_options
 from label_config.interface import Control
-from tator_ml.assists import AssistError, choose_output, standing_regions, takes_masks
-from tator_ml.commands import Done, Typed
 from tator_ml.engine.concepts import Concept, ConceptAsk, ConceptsFound, Instance
-from tator_ml.examples_drawn import Examples
-from tator_ml.found_objects import Placed
 from tator_ml.images.decode import ImageError
 from tator_ml.images.fetch import ImageRef
-from tator_ml.in_time import in_time
-from tator_ml.instances import alike, distinct, write_instance
-from tator_ml.notes import noted
-from tator_ml.phrases import as_phrase
-from tator_ml.typed_words import ENGINE_SHARE, UNCLEAR, standing_on
+from tator_ml.prompts.assists import AssistError, choose_output, standing_regions, takes_masks
+from tator_ml.prompts.notes import noted
+from tator_ml.words.commands import Done, Typed
+from tator_ml.words.examples_drawn import Examples
+from tator_ml.words.found_objects import Placed
+from tator_ml.words.in_time import in_time
+from tator_ml.words.instances import alike, distinct, write_instance
+from tator_ml.words.phrases import as_phrase
+from tator_ml.words.typed import ENGINE_SHARE, UNCLEAR, standing_on
 from tator_sdk.annotations import labels_of
 from tator_sdk.geometry import Xyxy, clip_xyxy, iou_xyxy
 from tator_sdk.regions import Region, RegionError, read_box

@@ -5,11 +5,11 @@ from __future__ import annotations
 from label_config.concept_options import concept_options, words_by
 from label_config.interface import Control, Interface
 from label_config.word_options import word_options
-from tator_ml.concepts import ConceptManner
 from tator_ml.projects import ProjectChoices
 from tator_ml.services import Services
-from tator_ml.worded import Manner
-from tator_ml.words import QwenManner
+from tator_ml.words.finding import Manner
+from tator_ml.words.qwen import QwenManner
+from tator_ml.words.sam3 import ConceptManner
 
 
 def manner_of(

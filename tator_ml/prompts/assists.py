@@ -27,7 +27,7 @@ from typing import Any
 
 from label_config.reader import Control, Interface
 from tator_ml.engine.messages import Found, Prompt
-from tator_ml.notes import noted
+from tator_ml.prompts.notes import noted
 from tator_sdk.annotations import labels_of
 from tator_sdk.errors import TatorError
 from tator_sdk.geometry import RotatedBox, Xyxy, box_of_mask

@@ -12,7 +12,7 @@ from typing import Any
 from label_config.errors import UnknownTag
 from label_config.interface import Control, Interface
 from label_config.names import STRENGTHS, same_name
-from tator_ml.assists import BOX_TYPES
+from tator_ml.prompts.assists import BOX_TYPES
 from tator_sdk.annotations import labels_of
 from tator_sdk.errors import TatorError
 from tator_sdk.geometry import Xyxy

@@ -10,9 +10,9 @@ from typing import Any
 from PIL.Image import DecompressionBombError
 
 from label_config.interface import Control, Interface
-from tator_ml.assists import AssistError, choose_output
 from tator_ml.engine.detections import Detection
 from tator_ml.projects import ProjectChoices
+from tator_ml.prompts.assists import AssistError, choose_output
 from tator_sdk.annotations import labels_of, region_box, size_of
 from tator_sdk.geometry import Xyxy, iou_xyxy
 from tator_sdk.regions import RegionError

@@ -15,17 +15,17 @@ from typing import Any, Protocol
 
 from label_config.interface import Control, Interface
 from label_config.word_options import MOST_RESULTS, WordOptions
-from tator_ml.asking import AnswersAsks, answer_or_without_class
-from tator_ml.assists import Assist, AssistError, needs_mask, write_regions
 from tator_ml.engine.detections import DetectAsk, Detected
 from tator_ml.engine.messages import Ask, Found, Prompt
-from tator_ml.found_objects import Named, Placed, named, output_of_words, vocabulary, wants_classes
 from tator_ml.images.fetch import ImageRef
 from tator_ml.projects import ProjectChoices
+from tator_ml.prompts.asking import AnswersAsks, answer_or_without_class
+from tator_ml.prompts.assists import Assist, AssistError, needs_mask, write_regions
 from tator_ml.runs import BASE
 from tator_ml.vlm.prompts import PromptStyle, compose
 from tator_ml.vlm.registry import QwenEntry
-from tator_ml.worded import Worded, fill
+from tator_ml.words.finding import Worded, fill
+from tator_ml.words.found_objects import Named, Placed, named, output_of_words, vocabulary, wants_classes
 from tator_sdk.regions import Region
 
 STEP = 4  # objects in one question to the segmenter: clicks come between

@@ -7,7 +7,7 @@ from typing import Any
 
 from label_config.interface import split_words
 from label_config.reader import Interface
-from tator_ml.assists import BOX_TYPES, Drawing
+from tator_ml.prompts.assists import BOX_TYPES, Drawing
 
 UNKNOWN_WH = (0, 0)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from label_config.interface import Control
-from tator_ml.assists import BOX_TYPES
 from tator_ml.engine.concepts import Instance
+from tator_ml.prompts.assists import BOX_TYPES
 from tator_sdk.geometry import RotatedBox, Xyxy, iou_xyxy
 from tator_sdk.regions import Region, geometry_value, labelled_regions, rotated_box_of_mask
 

@@ -16,7 +16,7 @@ from types import FrameType
 
 import psutil
 
-from tator_ml.lease import this_host
+from tator_ml.running.lease import this_host
 from tator_sdk.errors import TatorError
 from tator_sdk.files import write_durably
 

@@ -8,16 +8,16 @@ from time import monotonic
 from typing import Any
 
 from label_config.interface import Control, Interface
-from tator_ml.assists import AssistError
-from tator_ml.found_objects import wants_classes
 from tator_ml.images.decode import ImageError
 from tator_ml.images.fetch import ImageRef
-from tator_ml.in_time import steps_in_time
-from tator_ml.notes import noted
 from tator_ml.projects import ProjectChoices
+from tator_ml.prompts.assists import AssistError
+from tator_ml.prompts.notes import noted
+from tator_ml.prompts.standing import StandingBox, class_named, rewritten, standing_boxes, with_labels
+from tator_ml.prompts.tweaking import Tweaked, Tweaker, kept_because
 from tator_ml.services import Services
-from tator_ml.standing import StandingBox, class_named, rewritten, standing_boxes, with_labels
-from tator_ml.tweaking import Tweaked, Tweaker, kept_because
+from tator_ml.words.found_objects import wants_classes
+from tator_ml.words.in_time import steps_in_time
 from tator_sdk.regions import Region
 
 Json = Mapping[str, Any]

@@ -11,16 +11,16 @@ from typing import Any, Protocol
 
 from label_config.concept_options import MOST_RESULTS, ConceptOptions
 from label_config.interface import Control, Interface
-from tator_ml.asking import AnswersAsks, answer_or_without_class
-from tator_ml.assists import takes_masks
 from tator_ml.engine.concepts import Concept, ConceptAsk, ConceptsFound, Instance
 from tator_ml.engine.messages import Ask, Prompt, Verdict
-from tator_ml.found_objects import Placed, output_of_words, wants_classes
 from tator_ml.images.fetch import ImageRef
-from tator_ml.instances import distinct, write_instance
-from tator_ml.phrases import Phrase, phrases_of
 from tator_ml.projects import ProjectChoices
-from tator_ml.worded import Worded, fill
+from tator_ml.prompts.asking import AnswersAsks, answer_or_without_class
+from tator_ml.prompts.assists import takes_masks
+from tator_ml.words.finding import Worded, fill
+from tator_ml.words.found_objects import Placed, output_of_words, wants_classes
+from tator_ml.words.instances import distinct, write_instance
+from tator_ml.words.phrases import Phrase, phrases_of
 from tator_sdk.regions import Region
 
 STEP = 8  # objects in one question to the class head: clicks come between

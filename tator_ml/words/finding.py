@@ -9,8 +9,8 @@ from time import monotonic
 from typing import Any, Protocol, TypeVar
 
 from label_config.interface import Control, Interface
-from tator_ml.found_objects import Placed
 from tator_ml.images.fetch import ImageRef
+from tator_ml.words.found_objects import Placed
 from tator_sdk.regions import Region
 
 Found = TypeVar("Found")

@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from label_config.interface import Interface
-from tator_ml.asking import AnswersAsks, answer_or_without_class
 from tator_ml.engine.messages import Answer, Ask, Found, Prompt, Verdict
 from tator_ml.images.fetch import ImageRef
-from tator_ml.standing import Change, StandingBox
+from tator_ml.prompts.asking import AnswersAsks, answer_or_without_class
+from tator_ml.prompts.standing import Change, StandingBox
 from tator_sdk.geometry import Xyxy, iou_xyxy
 
 STEP_SECONDS = 0.25  # aimed at; a click waits for one step at most

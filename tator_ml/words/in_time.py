@@ -8,8 +8,8 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from time import monotonic
 from typing import TypeVar
 
-from tator_ml.assists import AssistError
 from tator_ml.engine.messages import EngineError
+from tator_ml.prompts.assists import AssistError
 from tator_ml.services import Services
 
 Answered = TypeVar("Answered")

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection
 from time import monotonic
 
-from tator_ml.assists import AssistError
-from tator_ml.commands import Done, Typed, on_screen
-from tator_ml.found_objects import Placed, placed_regions
 from tator_ml.images.decode import ImageError
-from tator_ml.in_time import in_time
-from tator_ml.manners import manner_of
 from tator_ml.projects import KeptWords
-from tator_ml.worded import Worded
+from tator_ml.prompts.assists import AssistError
+from tator_ml.words.commands import Done, Typed, on_screen
+from tator_ml.words.finding import Worded
+from tator_ml.words.found_objects import Placed, placed_regions
+from tator_ml.words.in_time import in_time
+from tator_ml.words.manner import manner_of
 
 ALL = ("all", "*")
 """Words for all classes: the editor sends no empty text."""

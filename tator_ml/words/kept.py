@@ -9,15 +9,15 @@ from time import monotonic
 from typing import Any
 
 from label_config.interface import Control, Interface
-from tator_ml.assists import AssistError
-from tator_ml.commands import Done
 from tator_ml.images.fetch import ImageRef
-from tator_ml.in_time import in_time
-from tator_ml.manners import manner_of
 from tator_ml.projects import KeptWords, ProjectChoices
+from tator_ml.prompts.assists import AssistError
 from tator_ml.services import Services
-from tator_ml.typed_words import ENGINE_SHARE, said_of
-from tator_ml.worded import Worded
+from tator_ml.words.commands import Done
+from tator_ml.words.finding import Worded
+from tator_ml.words.in_time import in_time
+from tator_ml.words.manner import manner_of
+from tator_ml.words.typed import ENGINE_SHARE, said_of
 from tator_sdk.errors import TatorError
 
 Json = Mapping[str, Any]

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from label_config.interface import Control, Interface
-from tator_ml.assists import AssistError
 from tator_ml.engine.concepts import MOST_CONCEPTS
+from tator_ml.prompts.assists import AssistError
 
 LONGEST = 100
 """Letters of a phrase; the model reads some thirty tokens."""

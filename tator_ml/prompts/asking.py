@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from tator_ml.assists import Assist, needs_mask
 from tator_ml.engine.head import HeadError
 from tator_ml.engine.messages import Answer, Ask
 from tator_ml.learning.registry import RegistryError
+from tator_ml.prompts.assists import Assist, needs_mask
 
 log = logging.getLogger(__name__)
 
