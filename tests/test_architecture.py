@@ -15,8 +15,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ORDER = ["label_config", "tator_sdk", "tator_ml", "training"]
 PARTS = [
-    {"running"}, {"images", "jobs"}, {"engine", "sam3", "vlm"}, {"quality"}, {"learning"}, {"prompts"}, {"words"}, {"web"},
-    {"cli"},
+    {"running"}, {"images", "jobs"}, {"engine", "sam3", "vlm"}, {"quality"}, {"learning"},
+    {"prompts"}, {"words"}, {"web"}, {"cli"},
 ]  # fmt: skip
 """Sub-packages of tator_ml: each imports of its own set and of those before it."""
 
