@@ -38,7 +38,7 @@ test: $(READY) $(STUDIO_READY) ## the whole suite: units, wire, adapters, real L
 ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
 else
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile -m "not alone and not faults and not attack and not newcomer"
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile -m "not alone and not faults and not attack and not newcomer"
 	$(BIN)/python -m pytest -m "alone and not faults" tests/processes/test_latency.py tests/studio/test_demo.py
 endif
 

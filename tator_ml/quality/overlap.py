@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL.Image import DecompressionBombError
 
 from tator_sdk.annotations import size_of
-from tator_sdk.geometry import MaskArray, Xyxy, box_of_mask, iou_of_masks, iou_xyxy
+from tator_sdk.geometry import MaskArray, Xyxy, box_of_mask, fill_ring, iou_of_masks, iou_xyxy
 from tator_sdk.regions import RegionError, read_box, read_stroke
 
 Json = Mapping[str, Any]
@@ -20,7 +20,6 @@ Json = Mapping[str, Any]
 GRID = 1024
 """Cells of the longer side on which shapes that are no upright boxes are compared."""
 ELLIPSE_CORNERS = 90
-_FRACTION_BITS = 4
 
 Corners = NDArray[np.float64]
 
@@ -128,17 +127,15 @@ def _enclosing(shape: _Shape) -> Xyxy:
 def _drawn(shape: _Shape, low: Corners, high: Corners, scale: float) -> MaskArray:
     """A shape on the cells of a window from ``low`` to ``high``."""
     wide, tall = (max(1, int(side)) for side in np.ceil((high - low) * scale))
-    canvas = np.zeros((tall, wide), np.uint8)
+    canvas = np.zeros((tall, wide), bool)
     if isinstance(shape, _Pixels):
         x, y = low.astype(int)  # negative where the other shape reaches beyond the picture
         part = shape.mask[max(y, 0) : max(y + tall, 0), max(x, 0) : max(x + wide, 0)]
         top, left = max(-y, 0), max(-x, 0)
         canvas[top : top + part.shape[0], left : left + part.shape[1]] = part
-        return np.asarray(canvas > 0)
+        return canvas
     if isinstance(shape, tuple):
         x0, y0, x1, y1 = shape
         shape = np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], np.float64)
-    # cells are filled whose centre lies inside
-    points = ((shape - low) * scale - 0.5) * (1 << _FRACTION_BITS)
-    cv2.fillPoly(canvas, [np.round(points).astype(np.int32)], 1, shift=_FRACTION_BITS)
-    return np.asarray(canvas > 0)
+    fill_ring(canvas, (shape - low) * scale, True)
+    return canvas

@@ -23,20 +23,26 @@ QUIET = [
 
 
 @pytest.fixture(scope="session")
-def page(stack: DemoStack) -> Iterator[Any]:
-    """A browser page of somebody who has logged in."""
+def browser() -> Iterator[Any]:
+    """One browser for all: playwright starts once in a process."""
     if not CHROMIUM.exists():
         pytest.skip("Debian's chromium is not installed: apt-get install chromium")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=QUIET)
-        opened = browser.new_page(viewport={"width": 1440, "height": 1200})
-        opened.set_default_timeout(60_000)
-        opened.goto(f"{stack.studio.url}/user/login/")
-        opened.fill("input[name=email]", stack.studio.account.username)
-        opened.fill("input[name=password]", stack.studio.account.password)
-        opened.click("button[type=submit]")
-        opened.wait_for_url(lambda address: "/user/login" not in address)
-        yield opened
+        yield browser
         browser.close()
+
+
+@pytest.fixture(scope="session")
+def page(browser: Any, stack: DemoStack) -> Any:
+    """A browser page of somebody who has logged in."""
+    opened = browser.new_page(viewport={"width": 1440, "height": 1200})
+    opened.set_default_timeout(60_000)
+    opened.goto(f"{stack.studio.url}/user/login/")
+    opened.fill("input[name=email]", stack.studio.account.username)
+    opened.fill("input[name=password]", stack.studio.account.password)
+    opened.click("button[type=submit]")
+    opened.wait_for_url(lambda address: "/user/login" not in address)
+    return opened

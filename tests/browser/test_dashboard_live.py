@@ -8,8 +8,6 @@ from typing import Any
 
 import pytest
 
-from .conftest import CHROMIUM, QUIET
-
 pytestmark = pytest.mark.browser
 
 SCRIPT = Path(__file__).parents[2] / "tator_ml" / "web" / "dashboard" / "static" / "dashboard.js"
@@ -18,15 +16,10 @@ NEWS = 'retry: 600000\n\ndata: {"now": "as it is"}\n\n'
 
 
 @pytest.fixture
-def tab() -> Iterator[Any]:
-    if not CHROMIUM.exists():
-        pytest.skip("Debian's chromium is not installed: apt-get install chromium")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=QUIET)
-        yield browser.new_page()
-        browser.close()
+def tab(browser: Any) -> Iterator[Any]:
+    opened = browser.new_page()
+    yield opened
+    opened.context.close()
 
 
 def test_a_page_that_was_refused_asks_again(tab: Any) -> None:

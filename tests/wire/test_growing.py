@@ -81,9 +81,9 @@ def test_reading_costs_a_fraction(large: Any) -> None:
     def seconds(work: Callable[[], object]) -> float:
         times = []
         for _ in range(9):
-            begun = time.perf_counter()
+            begun = time.thread_time()  # whatever else the cores do
             work()
-            times.append(time.perf_counter() - begun)
+            times.append(time.thread_time() - begun)
         return statistics.median(times)
 
     assert seconds(lambda: read_predict(raw)) < 0.4 * seconds(lambda: json.loads(raw))
