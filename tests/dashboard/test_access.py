@@ -179,7 +179,7 @@ def test_a_signed_out_stream_is_told_so(locked: Site) -> None:
 
 def test_an_open_stream_ends_with_the_session(locked: Site, members: Members, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tator_ml.web.dashboard.live.EVERY_SECONDS", 0.01)
-    monkeypatch.setattr("tator_ml.web.sessions.FRESH_SECONDS", 0.05)
+    monkeypatch.setattr("tator_ml.web.sessions.FRESH_SECONDS", 0.0)
     sign_in(locked.client, token=TOKEN)
     stream = locked.client.get("/tator/now/live", headers={"Accept": "text/event-stream"})
     parts = iter(stream.response)

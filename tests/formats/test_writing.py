@@ -143,13 +143,18 @@ def test_joined_rings_are_split_into_the_same(shape: Outline) -> None:
     assert same_shape(split_ring(join_rings(shape)), shape, 0)
 
 
-def test_a_mask_of_noise_does_not_hold_up_what_writes_it() -> None:
+def test_a_mask_of_noise_does_not_hold_up_what_writes_and_reads_it() -> None:
     side = 24
     holes = [square(10 * x + 3 + 0.1 * y, 10 * y + 3, 4)[::-1] for x in range(side) for y in range(side)]
     sieve = Outline((square(0, 0, 10 * side),), tuple(holes))
     begun = time.monotonic()
-    assert len(join_rings(sieve)) == 4 + (4 + 2) * side**2
+    line = join_rings(sieve)
+    assert len(line) == 4 + (4 + 2) * side**2
     assert time.monotonic() - begun < 5, "it grew with the cube of the holes: 15 s for 400"
+    begun = time.monotonic()
+    read = split_ring(line)
+    assert (len(read.parts), len(read.holes)) == (1, side**2)
+    assert time.monotonic() - begun < 5, "each ring was looked for in each other one: 86 s"
 
 
 def test_a_ring_joined_by_ultralytics_is_split() -> None:

@@ -43,7 +43,7 @@ def settled(running: Running) -> int:
     idle = 0
     for _ in range(500):
         status = running.engine.status()
-        idle = idle + 1 if running.services.preloads.idle() and not any(status.waiting.values()) else 0
+        idle = idle + 1 if running.services.preloads.idle() and not status.flights else 0
         if idle == 5:
             return status.encodings
         time.sleep(0.01)
