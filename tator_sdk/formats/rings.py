@@ -111,7 +111,7 @@ def _bridge(ring: Ring) -> tuple[int, int] | None:
 
 
 def _depths(rings: Sequence[Ring]) -> NDArray[np.int64]:
-    """In how many of the others each ring lies, rings that do not cross: decided by most of its first edges' middles."""
+    """In how many of the others each ring lies; as they do not cross, most of its first edges' middles tell."""
     middles = [((ring + np.roll(ring, -1, axis=0)) / 2)[:MOST_MIDDLES] for ring in rings]
     points = np.concatenate(middles)
     owner = np.repeat(np.arange(len(rings)), [len(one) for one in middles])
