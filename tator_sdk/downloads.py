@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import posixpath
+import ssl
 import time
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -41,6 +43,12 @@ class Download:
     modified: str | None = None
 
 
+@functools.cache
+def trusted() -> ssl.SSLContext:
+    """The certificates that are trusted, read once: each client would read them anew, a twentieth of a second."""
+    return httpx.create_ssl_context()
+
+
 class PictureSource:
     """Reads pictures with limits on time and bytes; used by several threads at once."""
 
@@ -50,6 +58,7 @@ class PictureSource:
         auth = LabelStudioAuth(settings.label_studio_url, key.get_secret_value()) if key else None
         self._client = httpx.Client(
             auth=auth,
+            verify=trusted(),
             timeout=httpx.Timeout(settings.image_timeout_seconds),
             follow_redirects=False,
             # Label Studio answers every request with a session, which must not become the next one's identity

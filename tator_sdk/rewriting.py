@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 
 from tator_sdk.auth import LabelStudioAuth
+from tator_sdk.downloads import trusted
 from tator_sdk.settings import Settings
 from tator_sdk.studio import open_studio, sentences
 
@@ -24,7 +25,7 @@ class Annotations:
         self._url = settings.label_studio_url
         key = settings.label_studio_api_key
         self._client = httpx.Client(
-            auth=LabelStudioAuth(self._url, key.get_secret_value()) if key else None, timeout=60
+            auth=LabelStudioAuth(self._url, key.get_secret_value()) if key else None, timeout=60, verify=trusted()
         )
 
     def __enter__(self) -> Annotations:
