@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-pytest_plugins = ["tests.stack", "tests.jobs.fixtures", "tests.cli.fixtures"]
+pytest_plugins = ["tests.stack", "tests.jobs.fixtures", "tests.cli.fixtures", "tests.browser.fixtures"]
 
 SHARED = Path(__file__).parents[2] / "shared"
 PAYLOADS = Path(__file__).parent / "payloads"

@@ -19,14 +19,11 @@ from tator_ml.projects import Projects
 from tator_sdk.connect import strip_url
 from tator_sdk.requests import Prelabel
 from tator_sdk.studio import open_studio
-from tests.browser.conftest import browser, page
 from tests.browser.editor import Editor
 from tests.jobs.conftest import until
-from tests.stack import stack
 
 from .hostile import MARKUP
 
-__all__ = ["browser", "page", "stack"]
 pytestmark = [pytest.mark.attack, pytest.mark.browser, pytest.mark.studio, pytest.mark.timeout(400)]
 
 
