@@ -61,6 +61,13 @@ class Jobs:
         how = {"title": f"test {function}", **how}
         return start(self.settings, function, request or {}, function=f"tests.jobs.work.{function}", **how)
 
+    def kill_workers(self) -> None:
+        """End all workers that run, and with them their work-horses."""
+        for worker in self.workers:
+            if worker.poll() is None:
+                worker.kill()
+            worker.wait(10)
+
     def worker(self, code: str | None = None, **variables: str) -> subprocess.Popen[bytes]:
         """A real worker process: ``tator worker``, or one that runs ``code``; ``variables`` of its environment."""
         environment = {name: value for name, value in os.environ.items() if name != "TATOR_REDIS_URL"}

@@ -5,7 +5,6 @@ A plugin (tests/conftest.py names it): where a test imported a fixture of the se
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,9 +34,6 @@ def jobs(redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     try:
         yield running
     finally:
-        for worker in running.workers:
-            if worker.poll() is None:
-                worker.send_signal(signal.SIGKILL)  # its work-horse ends with it
-            worker.wait(10)
+        running.kill_workers()
         connection.flushall()  # others have the same Redis
         connection.close()

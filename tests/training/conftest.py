@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,7 +133,4 @@ def training(back: tuple[Settings, Supervisor]) -> Iterator[Training]:
         try:
             yield running
         finally:
-            for worker in running.workers:
-                if worker.poll() is None:
-                    worker.send_signal(signal.SIGKILL)  # its work-horse ends with it
-                worker.wait(10)
+            running.kill_workers()
