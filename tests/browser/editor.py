@@ -50,6 +50,11 @@ _FOOT = (
     "(index) => {" + _ANNOTATION + "const box = [...annotation.suggestions.values()][index].bboxCoords;"
     "return box?.right > box?.left && [(box.left + box.right) / 200, box.bottom / 100]; }"
 )
+_LEAVES = "() => { window.leaving = window.Htx.annotationStore.selected; }"
+_IS_LOADED = (
+    "() => { const {selected} = window.Htx?.annotationStore ?? {};"
+    "return !!selected && selected !== window.leaving && !window.Htx.isSubmitting; }"
+)
 _NO_PROMPTS = "() => {" + _ANNOTATION + "return [...annotation.areas.values()].every((one) => !one.dynamic); }"
 
 
@@ -217,9 +222,14 @@ class Editor:
             yield
 
     def submit(self) -> None:
-        """Submit the annotation."""
+        """Submit the annotation, and wait until the editor has loaded its task anew.
+
+        Who opened another task before that would see this one come back.
+        """
+        self.page.evaluate(_LEAVES)
         with self.page.expect_response(lambda answer: "/annotations" in answer.url and answer.request.method == "POST"):
             self.page.click('[aria-label="Submit current annotation"]')
+        self.page.wait_for_function(_IS_LOADED)
 
     def strip(self) -> Any:
         """The strip's sentence, as a locator."""
