@@ -89,11 +89,28 @@ def _without_bridges(ring: Ring) -> list[Ring]:
         # … a b … b a …: the edge a→b is left out, and its way back b→a
         inner, outer = one[first + 1 : second], np.concatenate([one[:first], one[second + 1 :]])
         pieces = [piece for piece in (outer, inner) if len(piece) >= 3]
-        if len(pieces) < 2 or min(abs(signed_area(piece)) for piece in pieces) == 0:
+        if len(pieces) < 2 or not all(map(_encloses, pieces)):
             rings.append(one)  # a spike rather than a bridge: left as it was drawn
         else:
             waiting += pieces
     return rings
+
+
+def _encloses(ring: Ring) -> bool:
+    """Whether a ring goes around anything; a line there and back does not.
+
+    Its signed area alone does not tell: that of two parts that are still joined, and run opposite ways, may be nothing.
+    """
+    if signed_area(ring):
+        return True
+    corners = [tuple(corner) for corner in ring.tolist()]
+    edges = set(zip(corners, corners[1:] + corners[:1], strict=True))
+    once = np.array([begin for begin, end in edges if (end, begin) not in edges])
+    if not len(once):
+        return False
+    x, y = (once - once[0]).T
+    furthest = (x**2 + y**2).argmax()
+    return bool((x * y[furthest] != y * x[furthest]).any())
 
 
 def _bridge(ring: Ring) -> tuple[int, int] | None:

@@ -143,6 +143,20 @@ def test_joined_rings_are_split_into_the_same(shape: Outline) -> None:
     assert same_shape(split_ring(join_rings(shape)), shape, 0)
 
 
+def test_parts_that_run_opposite_ways_are_split_though_their_areas_cancel() -> None:
+    first, second = square(0, 0, 10), square(20, 0, 10)[::-1]
+    shape = Outline((first, second), (square(3, 3, 2), square(23, 3, 2)[::-1]))
+    assert same_shape(split_ring(join_rings(shape)), shape, 0)
+
+
+@pytest.mark.parametrize("spike", [[[5, 5], [6, 6], [7, 5], [6, 6]], [[5, 5], [6, 5], [7, 5]]], ids=["bent", "straight"])
+def test_a_spike_is_left_as_it_was_drawn(spike: list[list[float]]) -> None:
+    """Out to (5, 5), along a line without area, and back: no ring of its own."""
+    drawn = np.array([[0, 0], [0, 10], *spike, [5, 5], [0, 10], [10, 10], [10, 0]], float)
+    (part,) = split_ring(drawn).parts
+    assert np.array_equal(part, drawn)
+
+
 def test_a_mask_of_noise_does_not_hold_up_what_writes_and_reads_it() -> None:
     side = 24
     holes = [square(10 * x + 3 + 0.1 * y, 10 * y + 3, 4)[::-1] for x in range(side) for y in range(side)]
