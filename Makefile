@@ -27,7 +27,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 $(STUDIO_READY): constraints-label-studio.txt | $(READY)
-	$(BIN)/python -m demo.environment $(STUDIO)
+	$(BIN)/python -m demo.label_studio $(STUDIO)
 
 install: $(READY) ## Tator's environment in .venv (every other target makes it too)
 

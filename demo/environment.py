@@ -1,9 +1,4 @@
-"""The virtual environment of a private Label Studio, apart from our own and pinned.
-
-::
-
-    python -m demo.environment [FOLDER]
-"""
+"""The virtual environment of a private Label Studio, apart from our own and pinned."""
 
 from __future__ import annotations
 
@@ -84,17 +79,3 @@ def _run_step(command: list[str], report: Report) -> None:
     if process.returncode != 0:
         reason = next((line for line in reversed(output) if line.startswith("ERROR")), "\n".join(output[-5:]))
         raise LabelStudioError(f"Label Studio could not be installed, is a registry reachable? {reason}")
-
-
-def main() -> int:
-    """``python -m demo.environment [FOLDER]``: install Label Studio into a virtual environment of its own."""
-    try:
-        ensure_environment(Path(sys.argv[1]) if len(sys.argv) > 1 else ENVIRONMENT, print)
-    except LabelStudioError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -8,6 +8,9 @@ The demo and the tests run the real server like this::
         token = studio.personal_access_token()  # what the SDK takes as api_key
 
 Nothing is written outside the home folder and the environment, and the server makes no call to the outside.
+To have the environment ready before that::
+
+    python -m demo.label_studio [FOLDER]
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import os
 import secrets
 import shutil
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -30,7 +34,7 @@ from typing import Self
 import httpx
 import psutil
 
-from demo.environment import ENVIRONMENT
+from demo.environment import ENVIRONMENT, ensure_environment
 from demo.errors import LabelStudioError
 from demo.tokens import personal_access_token
 from tator_ml.running.processes import LOOPBACK, PidFile, Report, free_port, stop_group, write_private
@@ -132,9 +136,7 @@ class LabelStudio:
         """
         if self._process is not None:
             raise LabelStudioError(f"Label Studio is already running at {self.url}.")
-        program = self.settings.environment / "bin" / "label-studio"
-        if not program.exists():
-            raise LabelStudioError(f"Label Studio is not installed in {self.settings.environment}.")
+        program = self._program()
         self._stopping.clear()
         self._pid_file.stop_leftover(f"Label Studio on {self.home}")
         self._put_empty_database(program, report)
@@ -153,6 +155,23 @@ class LabelStudio:
         except BaseException:
             self.stop()
             raise
+
+    def prepare(self, report: Report = lambda _: None) -> None:
+        """Make the empty database of the home, and of all homes of this environment that come after it.
+
+        Args:
+            report: Called every few seconds with how long it has taken.
+
+        Raises:
+            TatorError: Label Studio is not installed, or could not make it.
+        """
+        self._put_empty_database(self._program(), report)
+
+    def _program(self) -> Path:
+        program = self.settings.environment / "bin" / "label-studio"
+        if not program.exists():
+            raise LabelStudioError(f"Label Studio is not installed in {self.settings.environment}.")
+        return program
 
     def _launch(self, program: Path, port: int) -> None:
         with self.log.open("wb") as log:
@@ -339,3 +358,23 @@ def _copy_whole(source: Path, target: Path) -> None:
     part = target.with_name(f"{target.name}.{os.getpid()}.part")
     shutil.copyfile(source, part)
     part.replace(target)
+
+
+def main() -> int:
+    """``python -m demo.label_studio [FOLDER]``: install Label Studio in an environment, and make its empty database.
+
+    The database is made here because servers that start side by side, as those of the tests, would each make one.
+    """
+    environment = Path(sys.argv[1]) if len(sys.argv) > 1 else ENVIRONMENT
+    try:
+        ensure_environment(environment, print)
+        with tempfile.TemporaryDirectory() as home:
+            LabelStudio(StudioSettings(Path(home), environment=environment)).prepare(print)
+    except LabelStudioError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -157,6 +157,21 @@ def test_missing_environment_is_one_sentence(tmp_path: Path) -> None:
         LabelStudio(StudioSettings(home=tmp_path, environment=tmp_path / "none")).start()
 
 
+def test_the_empty_database_is_made_once_for_all_homes(tmp_path: Path) -> None:
+    """By a program that says how often it was asked: the real one takes a minute, and `make test` has asked it."""
+    program = tmp_path / "environment" / "bin" / "label-studio"
+    program.parent.mkdir(parents=True)
+    program.write_text('#!/bin/sh\necho made >> "$0.log"; echo empty > "$3/label_studio.sqlite3"\n')
+    program.chmod(0o755)
+    for home in ("first", "second"):
+        settings = StudioSettings(home=tmp_path / home, environment=tmp_path / "environment")
+        LabelStudio(settings).prepare()
+        assert (tmp_path / home / "data" / "label_studio.sqlite3").read_text() == "empty\n"
+    assert program.with_name("label-studio.log").read_text() == "made\n"
+    with pytest.raises(LabelStudioError, match="not installed"):
+        LabelStudio(StudioSettings(home=tmp_path, environment=tmp_path / "none")).prepare()
+
+
 # The real server
 
 WATCHER = """
