@@ -14,8 +14,7 @@ import pytest
 from tator_sdk.downloads import PictureSource
 from tator_sdk.images import ImageError
 from tator_sdk.settings import Settings
-from tests.wire.conftest import PictureServer, Running, pictures, running, scene_bytes, settings
-from tests.wire.test_bad_input import click
+from tests.wire.conftest import PictureServer, Running, click, pictures, running, scene_bytes, settings
 
 pytestmark = pytest.mark.attack  # together they take their time
 __all__ = ["click", "pictures", "running", "settings"]

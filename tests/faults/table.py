@@ -30,7 +30,7 @@ ROWS: tuple[Row, ...] = (
         "Label Studio killed", "a click whose picture must be fetched",
         "the box stays as drawn; the strip says “… cannot be reached for the picture”",
         NOTHING, "by itself, at the next click",
-        ("tests/wire/test_bad_input.py::test_image_server_away",),
+        ("tests/wire/test_bad_pictures.py::test_image_server_away",),
     ),
     Row(
         "Label Studio killed", "somebody is signed in to the dashboard",
@@ -53,7 +53,7 @@ ROWS: tuple[Row, ...] = (
         "Label Studio slow", "a click whose picture must be fetched",
         "the strip says “… did not send the picture within … s”; `/health` stays quick",
         NOTHING, "by itself, at the next click",
-        ("tests/wire/test_bad_input.py::test_slow_image_server",),
+        ("tests/wire/test_bad_pictures.py::test_slow_image_server",),
     ),
     Row(
         "Label Studio answers 500", "a push, an import, the exchange of a token",
@@ -88,7 +88,7 @@ ROWS: tuple[Row, ...] = (
     Row(
         "Label Studio breaks off in half a body", "a click whose picture must be fetched",
         "the strip says “… broke off in the middle of the picture; try again”", NOTHING, "by itself, at the next click",
-        ("tests/wire/test_bad_input.py::test_a_transfer_that_is_cut",),
+        ("tests/wire/test_bad_pictures.py::test_a_transfer_that_is_cut",),
     ),
     Row(
         "Redis killed", "a job runs", "nothing for half a minute; pages of jobs say “Redis does not answer …”", NOTHING,

@@ -11,8 +11,19 @@ import pytest
 from tator_ml.engine.messages import Verdict
 from tator_ml.images.fetch import ImageFetcher
 from tator_ml.images.store import ImageStore
-from tests.wire.conftest import PictureServer, Running, pictures, running, scene_bytes, settings  # noqa: F401
-from tests.wire.test_bad_input import Body, answers, box, click, prompt  # noqa: F401  fixtures
+from tests.wire.conftest import (  # noqa: F401  fixtures  # noqa: F401
+    Body,
+    PictureServer,
+    Running,
+    answers,
+    box,
+    click,
+    pictures,
+    prompt,
+    running,
+    scene_bytes,
+    settings,
+)
 
 SURE = Verdict("Ball", 0.97, (("Ball", 0.97), ("Box", 0.03)))
 

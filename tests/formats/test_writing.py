@@ -149,7 +149,9 @@ def test_parts_that_run_opposite_ways_are_split_though_their_areas_cancel() -> N
     assert same_shape(split_ring(join_rings(shape)), shape, 0)
 
 
-@pytest.mark.parametrize("spike", [((5, 5), (6, 6), (7, 5), (6, 6)), ((5, 5), (6, 5), (7, 5))], ids=["bent", "straight"])
+@pytest.mark.parametrize(
+    "spike", [((5, 5), (6, 6), (7, 5), (6, 6)), ((5, 5), (6, 5), (7, 5))], ids=["bent", "straight"]
+)
 def test_a_spike_is_left_as_it_was_drawn(spike: tuple[tuple[float, float], ...]) -> None:
     """Out to (5, 5), along a line without area, and back: no ring of its own."""
     drawn = np.array([[0, 0], [0, 10], *spike, [5, 5], [0, 10], [10, 10], [10, 0]], float)

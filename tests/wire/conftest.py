@@ -32,6 +32,17 @@ from tator_ml.web.app import create_app
 from tator_sdk.geometry import Xyxy
 from tator_sdk.settings import Settings
 
+Body = dict[str, Any]
+INSIDE = {"x": 40.0, "y": 40.0}
+"""A click in the bright rectangle of the test's picture, in percent."""
+TRUTH = {"x": 30.0, "y": 25.0, "width": 20.0, "height": 30.0}
+"""That rectangle."""
+
+
+def near(value: dict[str, Any], wanted: dict[str, float], slack: float = 0.3) -> bool:
+    """Whether a region lies where it should, within so many percent of the picture."""
+    return all(abs(value[key] - wanted[key]) <= slack for key in wanted)
+
 
 class BrightSegmenter:
     """The caller's own segmenter: an object is whatever is bright and connected to the prompt."""
@@ -107,6 +118,12 @@ def scene_bytes(kind: str = "PNG", size_wh: tuple[int, int] = (640, 480)) -> byt
     pixels[int(0.6 * height) : int(0.9 * height), int(0.6 * width) : int(0.9 * width)] = 200
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, kind)
+    return stream.getvalue()
+
+
+def save(image: Image.Image, kind: str, **options: Any) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
     return stream.getvalue()
 
 
@@ -225,3 +242,60 @@ def running(settings: Settings) -> Iterator[Running]:
     """The application of a test's own."""
     with serving(settings) as made:
         yield made
+
+
+@pytest.fixture
+def click(payload: Any) -> Body:
+    """A request with one point inside the bright rectangle, answered with a box."""
+    body: Body = payload("predict_interactive_keypoint_ui")["body"]
+    body["label_config"] = body["label_config"].replace('name="kp"', 'name="kp" model_output="box"')
+    body["params"]["context"]["result"][0]["value"].update(INSIDE)
+    body["tasks"][0]["data"]["image"] = "/picture"
+    return body
+
+
+@pytest.fixture
+def box(payload: Any) -> Body:
+    """A request with one loose box around the bright rectangle."""
+    body: Body = payload("predict_interactive_rectangle_ui")["body"]
+    body["params"]["context"]["result"][0]["value"].update(x=28.0, y=23.0, width=24.0, height=34.0)
+    body["tasks"][0]["data"]["image"] = "/picture"
+    return body
+
+
+@pytest.fixture(scope="module")
+def application(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """One for all tests that turn nothing of it, with the ordinary picture, and that no box of another disturbs."""
+    with serving_pictures() as pictures, serving(settings_at(tmp_path_factory.mktemp("wire"), pictures)) as made:
+        yield made
+
+
+@pytest.fixture
+def standing(application: Running) -> Running:
+    """The same, with nothing that went wrong before."""
+    application.services.notices.answered(1, "", None)
+    assert application.error() is None
+    return application
+
+
+def prompt(body: Body) -> Body:
+    item: Body = body["params"]["context"]["result"][-1]
+    return item
+
+
+def fails(running: Running, body: Body, words: str) -> list[Body]:
+    """The request is answered, the strip says the sentence, and the next click works again."""
+    (result,) = running.predict(body)
+    said = running.error()
+    assert said is not None and words in said, said
+    assert "\n" not in said and "Traceback" not in said
+    assert running.client.get("/health").status_code == 200
+    regions: list[Body] = result["result"]
+    return regions
+
+
+def answers(running: Running, body: Body) -> Body:
+    (result,) = running.predict(body)
+    assert running.error() is None, running.error()
+    (region,) = result["result"]
+    return region  # type: ignore[no-any-return]

@@ -8,15 +8,7 @@ from typing import Any
 import pytest
 
 from tator_ml.engine.messages import Verdict
-from tests.wire.conftest import PictureServer, Running
-
-# A click in the bright rectangle of the test's picture, in percent.
-INSIDE = {"x": 40.0, "y": 40.0}
-TRUTH = {"x": 30.0, "y": 25.0, "width": 20.0, "height": 30.0}
-
-
-def near(value: dict[str, Any], wanted: dict[str, float], slack: float = 0.3) -> bool:
-    return all(abs(value[key] - wanted[key]) <= slack for key in wanted)
+from tests.wire.conftest import INSIDE, TRUTH, PictureServer, Running, near
 
 
 def test_health_says_up(running: Running) -> None:

@@ -16,8 +16,7 @@ from tator_ml.engine.messages import EngineError, Verdict
 from tator_ml.projects import KeptWords
 from tator_ml.words.kept import mark_of
 from tator_sdk.geometry import Xyxy
-from tests.wire.conftest import Running
-from tests.wire.test_captured import TRUTH, near
+from tests.wire.conftest import TRUTH, Running, near
 from tests.wire.test_tweak_command import SECOND, box
 from tests.wire.test_words import FIRST, OTHER, PROJECT, TASK, answered, opened, said, typed
 

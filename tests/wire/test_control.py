@@ -15,9 +15,7 @@ from tator_ml.web.openapi import document
 from tator_sdk.connect import strip_key
 from tator_sdk.settings import Settings
 
-from .conftest import Running
-
-INSIDE = {"x": 40.0, "y": 40.0}
+from .conftest import INSIDE, Running
 
 
 def app_of(running: Running) -> Flask:

@@ -10,8 +10,7 @@ import pytest
 
 import tator_ml.prompts.leftovers
 from tator_ml.words.examples_drawn import DrawnExamples
-from tests.wire.conftest import Running
-from tests.wire.test_captured import TRUTH, near
+from tests.wire.conftest import TRUTH, Running, near
 from tests.wire.test_concepts import PROJECT, VERSION, Sam3, instance, sam3
 from tests.wire.test_tweak_command import SECOND
 from tests.wire.test_words import FIRST, OTHER, TASK

@@ -15,8 +15,7 @@ from typing import Any
 import pytest
 from flask import Flask, jsonify, request
 
-from tests.wire.conftest import Running
-from tests.wire.test_captured import TRUTH, near
+from tests.wire.conftest import TRUTH, Running, near
 
 
 def stand_in() -> types.ModuleType:

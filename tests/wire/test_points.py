@@ -10,9 +10,7 @@ import pytest
 import tator_ml.prompts.leftovers
 from tator_ml.prompts.leftovers import without_leftovers
 
-from .conftest import Running
-
-INSIDE = {"x": 40.0, "y": 40.0}
+from .conftest import INSIDE, Running
 
 
 class Clicks:

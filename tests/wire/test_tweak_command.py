@@ -12,8 +12,7 @@ from tator_ml.engine.head import HeadError
 from tator_ml.engine.messages import Ask, Verdict
 from tator_ml.prompts.assists import AssistError
 from tator_ml.words.commands import last_text, on_screen, unquoted
-from tests.wire.conftest import Running
-from tests.wire.test_captured import TRUTH, near
+from tests.wire.conftest import TRUTH, Running, near
 
 LOOSE = {"x": 28.0, "y": 23.0, "width": 24.0, "height": 34.0}
 SECOND = {"x": 60.0, "y": 60.0, "width": 30.0, "height": 30.0}  # the other bright rectangle, to the pixel

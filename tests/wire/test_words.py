@@ -15,8 +15,7 @@ from tator_ml.engine.messages import DetectAsk, Detected, Detection, EngineError
 from tator_ml.projects import KeptWords
 from tator_ml.vlm.prompts import FORMATS
 from tator_sdk.connect import strip_key
-from tests.wire.conftest import PictureServer, Running
-from tests.wire.test_captured import TRUTH, near
+from tests.wire.conftest import TRUTH, PictureServer, Running, near
 from tests.wire.test_tweak_command import BESIDE, LOOSE, SECOND, box
 
 FIRST = (192.0, 120.0, 320.0, 264.0)  # the scene's bright rectangles, pixels
