@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import builtins
 import functools
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -26,17 +27,20 @@ def sources(package: str) -> Iterator[Path]:
 
 
 @functools.cache
-def tree(path: Path) -> ast.Module:
-    """A source, parsed once for all tests."""
-    return ast.parse(path.read_text())
+def nodes(path: Path) -> list[ast.AST]:
+    """Of a source; parsed and walked once for all tests."""
+    return list(ast.walk(ast.parse(path.read_text())))
 
 
-def imported(path: Path) -> Iterator[tuple[int, str]]:
-    for node in ast.walk(tree(path)):
+@functools.cache
+def imported(path: Path) -> list[tuple[int, str]]:
+    found = []
+    for node in nodes(path):
         if isinstance(node, ast.Import):
-            yield from ((node.lineno, alias.name) for alias in node.names)
+            found += [(node.lineno, alias.name) for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and not node.level:
-            yield node.lineno, node.module or ""
+            found.append((node.lineno, node.module or ""))
+    return found
 
 
 @pytest.mark.parametrize("package", ORDER)
@@ -68,29 +72,52 @@ def test_the_backends_parts_import_one_way() -> None:
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize(
-    ("module", "heavy"),
-    [
-        ("label_config.reader", {"torch", "numpy", "flask", "redis"}),
-        ("tator_sdk.cli.connecting", {"torch", "flask", "redis", "rq"}),
-        ("tator_ml.web.server", {"torch", "open_clip", "segment_anything"}),
-        ("tator_ml.jobs", {"torch"}),
-        ("tator_ml.vlm.registry, tator_ml.vlm.coordinates", {"torch", "transformers", "peft"}),
-        ("tator_ml.engine.detections", {"torch", "flask"}),
-        ("tator_ml.engine.concepts, tator_ml.sam3.files", {"torch", "transformers", "flask"}),
-    ],
-)
-def test_light_modules_stay_light(module: str, heavy: set[str]) -> None:
-    code = f"import sys, {module}; print(sorted(set({sorted(heavy)!r}) & set(sys.modules)))"
+LIGHT = {
+    "label_config.reader": {"torch", "numpy", "flask", "redis"},
+    "tator_sdk.cli.connecting": {"torch", "flask", "redis", "rq"},
+    "tator_sdk.cli; tator_sdk.cli.load_commands()": {
+        "torch", "transformers", "sklearn", "numpy", "cv2", "PIL", "httpx", "redis", "rq", "flask", "label_studio_sdk",
+        "ijson", "safetensors", "psutil",
+    },
+    "tator_ml.vlm.registry, tator_ml.vlm.coordinates": {"torch", "transformers", "peft"},
+    "tator_ml.engine.detections": {"torch", "flask"},
+    "tator_ml.engine.concepts, tator_ml.sam3.files": {"torch", "transformers", "flask"},
+    "tator_ml.jobs": {"torch"},
+    "tator_ml.web.server": {"torch", "open_clip", "segment_anything"},
+}  # fmt: skip
+"""What is imported, and what must not come with it; all verbs, too, as everybody who types one waits for that."""
+
+
+@pytest.fixture(scope="module")
+def come_along() -> dict[str, set[str]]:
+    """Modules that are there after each of LIGHT, in one process: the later ones have what the first brought, too."""
+    code = "import json, sys\n" + "".join(f"import {one}\nprint(json.dumps(sorted(sys.modules)))\n" for one in LIGHT)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert done.stdout.strip() == "[]"
+    return {one: set(json.loads(line)) for one, line in zip(LIGHT, done.stdout.splitlines(), strict=True)}
+
+
+@pytest.mark.parametrize("module", LIGHT)
+def test_light_modules_stay_light(module: str, come_along: dict[str, set[str]]) -> None:
+    assert not LIGHT[module] & come_along[module]
+
+
+def test_verbs_of_the_backend_are_left_out_without_its_extra() -> None:
+    code = (
+        "import sys; sys.modules['rq'] = None; from tator_sdk.cli import load_commands; app = load_commands();"
+        "print(*(one.name or one.callback.__name__ for one in app.registered_commands),"
+        "*(one.name for one in app.registered_groups))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    verbs = set(done.stdout.split())
+    assert {"connect", "doctor", "status", "import", "datasets"} <= verbs
+    assert not {"up", "serve", "worker", "healthy", "jobs", "models", "train", "warm", "polygons"} & verbs
 
 
 def test_no_pickle_and_no_eval() -> None:
     wrong = []
     for package in [*ORDER, "demo", "benchmarks"]:
         for path in sources(package):
-            for node in ast.walk(tree(path)):
+            for node in nodes(path):
                 if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in {"eval", "exec"}:
                     wrong.append(f"{path}:{node.lineno} {node.func.id}")
                 called = node.func if isinstance(node, ast.Call) else None
@@ -112,7 +139,7 @@ def test_own_errors_have_a_sentence_for_a_person() -> None:
         f"{path.relative_to(ROOT)}:{node.lineno} {node.name}"
         for package in ["tator_sdk", "tator_ml", "demo"]
         for path in sources(package)
-        for node in ast.walk(tree(path))
+        for node in nodes(path)
         if isinstance(node, ast.ClassDef) and bare & {ast.unparse(base) for base in node.bases}
     ]
     assert [line.rsplit(" ", 1)[1] for line in wrong] == ["TatorError"], wrong

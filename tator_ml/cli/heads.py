@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.table import Table
 
-from tator_ml.learning.confusion import Confusion, confusion_of
 from tator_ml.reports import part, rows
 
 if TYPE_CHECKING:
+    from tator_ml.learning.confusion import Confusion
     from tator_ml.learning.registry import HeadEntry
 
 MOST_CONFUSED = 12
@@ -104,6 +104,8 @@ def per_class_table(report: Mapping[str, Any], most: int | None = None) -> Table
 
 def confusion(report: Mapping[str, Any]) -> Iterator[Table | str]:
     """The confusion matrix, cut to its most confused classes where it is big, and the commonest mix-ups."""
+    from tator_ml.learning.confusion import confusion_of
+
     found = confusion_of(part(report, "metrics"), MOST_CONFUSED, MOST_MIXED)
     if found is None:
         return

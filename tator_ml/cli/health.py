@@ -6,14 +6,8 @@ import socket
 from collections.abc import Callable, Mapping
 from typing import Annotated
 
-import httpx
 import typer
-from rq.worker import BaseWorker
 
-from tator_ml.engine.client import EngineClient
-from tator_ml.jobs.connection import reached
-from tator_ml.learning.stores import image_store
-from tator_sdk.connect import basic_auth
 from tator_sdk.errors import TatorError
 from tator_sdk.settings import Settings
 
@@ -37,6 +31,10 @@ def healthy(
 
 
 def _web(settings: Settings) -> str:
+    import httpx
+
+    from tator_sdk.connect import basic_auth
+
     try:
         httpx.get(f"{settings.backend_url}/health", timeout=5, auth=basic_auth(settings)).raise_for_status()
     except httpx.HTTPError as error:
@@ -45,6 +43,9 @@ def _web(settings: Settings) -> str:
 
 
 def _engine(settings: Settings) -> str:
+    from tator_ml.engine.client import EngineClient
+    from tator_ml.learning.stores import image_store
+
     for address in settings.engine_addresses:
         client = EngineClient(settings, image_store(settings), address=address)
         status = client.status()
@@ -55,6 +56,10 @@ def _engine(settings: Settings) -> str:
 
 
 def _worker(settings: Settings) -> str:
+    from rq.worker import BaseWorker
+
+    from tator_ml.jobs.connection import reached
+
     mine = f"tator-{socket.gethostname()}-"
     with reached(settings) as connection:
         for key in BaseWorker.all_keys(connection=connection):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -21,12 +21,11 @@ from rich.progress import (
 from rich.table import Table
 
 from tator_ml.cli.serving import Home, read_settings
-from tator_ml.jobs.connection import living_workers, reached
-from tator_ml.jobs.queue import cancel as cancel_job
-from tator_ml.jobs.queue import retry as retry_job
-from tator_ml.jobs.records import JobError, JobRecord, JobRecords
 from tator_sdk.errors import TatorError
 from tator_sdk.settings import Settings
+
+if TYPE_CHECKING:
+    from tator_ml.jobs.records import JobRecord
 
 POLL_SECONDS = 0.3
 COLOURS = {"queued": "cyan", "running": "blue", "done": "green", "failed": "red", "cancelled": "yellow"}
@@ -48,6 +47,9 @@ def list_jobs(
     home: Home = None,
 ) -> None:
     """Show jobs, the newest first."""
+    from tator_ml.jobs.connection import reached
+    from tator_ml.jobs.records import JobRecords
+
     with reached(read_settings(home=home)) as connection:
         records = JobRecords(connection).list(project, 10_000 if everything else 20)
     console = Console()
@@ -65,6 +67,9 @@ def list_jobs(
 @jobs.command()
 def show(job_id: JobId, home: Home = None) -> None:
     """Show how one job stands."""
+    from tator_ml.jobs.connection import reached
+    from tator_ml.jobs.records import JobRecords
+
     with reached(read_settings(home=home)) as connection:
         record = JobRecords(connection).find(job_id)
     table = Table(show_header=False, box=None, pad_edge=False)
@@ -96,6 +101,9 @@ def log(
     home: Home = None,
 ) -> None:
     """Print a job's log."""
+    from tator_ml.jobs.connection import reached
+    from tator_ml.jobs.records import JobRecords
+
     console = Console(highlight=False, soft_wrap=True)
     with reached(read_settings(home=home)) as connection:
         records = JobRecords(connection)
@@ -113,6 +121,10 @@ def log(
 @jobs.command()
 def cancel(job_id: JobId, home: Home = None) -> None:
     """End a job: a waiting one at once, a running one at its next step."""
+    from tator_ml.jobs.connection import reached
+    from tator_ml.jobs.queue import cancel as cancel_job
+    from tator_ml.jobs.records import JobRecords
+
     settings = read_settings(home=home)
     with reached(settings) as connection:
         before = JobRecords(connection).find(job_id)
@@ -127,6 +139,10 @@ def cancel(job_id: JobId, home: Home = None) -> None:
 @jobs.command()
 def retry(job_id: JobId, home: Home = None) -> None:
     """Start a job like one that has ended."""
+    from tator_ml.jobs.connection import reached
+    from tator_ml.jobs.queue import retry as retry_job
+    from tator_ml.jobs.records import JobRecords
+
     settings = read_settings(home=home)
     with reached(settings) as connection:
         before = JobRecords(connection).find(job_id)
@@ -159,6 +175,9 @@ def follow(settings: Settings, job_id: str, console: Console) -> JobRecord:
     Raises:
         JobError: there is no such job, or Redis does not answer.
     """
+    from tator_ml.jobs.connection import living_workers, reached
+    from tator_ml.jobs.records import JobRecords
+
     columns = progress_columns()
     with reached(settings) as connection:
         records = JobRecords(connection)
@@ -205,6 +224,9 @@ def _took(record: JobRecord) -> str:
 
 def worker_lives(settings: Settings) -> bool:
     """Whether any worker takes jobs; False where Redis does not answer."""
+    from tator_ml.jobs.connection import living_workers, reached
+    from tator_ml.jobs.records import JobError
+
     try:
         with reached(settings) as connection:
             return living_workers(connection) > 0
@@ -218,6 +240,9 @@ def refuse_while_open(settings: Settings, job_id: str) -> None:
     Raises:
         TatorError: it waits or runs; the message says how to end it.
     """
+    from tator_ml.jobs.connection import reached
+    from tator_ml.jobs.records import JobError, JobRecords
+
     try:
         with reached(settings) as connection:
             record = JobRecords(connection).get(job_id)

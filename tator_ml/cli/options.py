@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Annotated
 
 import typer
@@ -10,6 +11,16 @@ from rich.markup import escape
 
 Project = Annotated[int, typer.Option("--project", "-p", min=1, help="The project's number in Label Studio's address.")]
 SomeProject = Annotated[int | None, typer.Option("--project", "-p", min=1, help="The project's number.")]
+
+
+def check_server_extra() -> None:
+    """Whether the extra of the backend is installed: its verbs import it only when they run, and are left out without.
+
+    Raises:
+        ModuleNotFoundError: it is not.
+    """
+    if find_spec("rq") is None:
+        raise ModuleNotFoundError("No module named 'rq'", name="rq")
 
 
 def say(sentence: str) -> None:

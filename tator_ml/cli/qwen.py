@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from tator_ml.cli.runs import Id, Kind, add_run_verbs
 from tator_ml.cli.serving import Home, read_settings
-from tator_ml.vlm.registry import QwenEntry, QwenRegistry, qwen_registry
+from tator_sdk.settings import Settings
+
+if TYPE_CHECKING:
+    from tator_ml.vlm.registry import QwenEntry, QwenRegistry
 
 qwen = typer.Typer(name="qwen", no_args_is_help=True)
 
@@ -31,6 +34,12 @@ def _about() -> None:
     """
 
 
+def _open(settings: Settings) -> QwenRegistry:
+    from tator_ml.vlm.registry import qwen_registry
+
+    return qwen_registry(settings)
+
+
 def _rows(entry: QwenEntry) -> Mapping[str, Any]:
     style = entry.style
     rows: dict[str, Any] = {"system prompt": style.system_prompt, "template": style.template}
@@ -43,8 +52,7 @@ def _rows(entry: QwenEntry) -> Mapping[str, Any]:
 
 
 QWEN = Kind(
-    open=qwen_registry,
-    figures=QwenRegistry.figures,
+    open=_open,
     details=lambda entry: {"style": asdict(entry.style)},
     rows=_rows,
 )
@@ -64,7 +72,7 @@ def export(
     from tator_ml.vlm.merge import merge
 
     settings = read_settings(home=home)
-    entry = qwen_registry(settings).entry(name)
+    entry = _open(settings).entry(name)
     written = merge(entry, settings, folder)
     Console(highlight=False, soft_wrap=True).print(
         f"{entry.id} is in {written}; QWEN_MODEL_NAME={written} makes it an installation's base."

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -16,10 +16,11 @@ from rich.table import Table
 from tator_ml.cli.heads import figure, moment
 from tator_ml.cli.options import Project, SomeProject, say
 from tator_ml.cli.serving import Home, read_settings
-from tator_ml.projects import project_choices
 from tator_ml.reports import part
-from tator_ml.runs import BASE, Entry, RunRegistry
 from tator_sdk.settings import Settings
+
+if TYPE_CHECKING:
+    from tator_ml.runs import Entry, RunRegistry
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="The run's id, or its beginning; base for the untuned model.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
@@ -33,21 +34,14 @@ class Kind:
     """A kind of model as the verbs know it.
 
     Attributes:
-        open: its registry in an installation.
-        figures: of the gate's scores, and what they are called; the first stands in lists.
+        open: its registry in an installation; imports it, which is no part of the other verbs' start.
         details: what ``show --json`` says of an entry besides metadata and metrics.
         rows: what ``show`` says of one, by title.
     """
 
     open: Callable[[Settings], RunRegistry[Any, Any]]
-    figures: Mapping[str, str]
     details: Callable[[Any], Mapping[str, Any]]
     rows: Callable[[Any], Mapping[str, Any]]
-
-    @property
-    def main(self) -> str:
-        """The figure that stands in lists."""
-        return next(iter(self.figures))
 
 
 def add_run_verbs(group: typer.Typer, kind: Kind) -> None:
@@ -57,14 +51,14 @@ def add_run_verbs(group: typer.Typer, kind: Kind) -> None:
     _add_keeping(group, kind)
 
 
-def figures_table(entry: Entry[Any], kind: Kind) -> Table | None:
+def figures_table(entry: Entry[Any], registry: RunRegistry[Any, Any]) -> Table | None:
     """What the model and the active one reached on the same held-out pictures; None without figures."""
     gate = part(entry.metrics, "gate")
     mine, theirs = part(gate, "candidate"), part(gate, "active")
     if not mine:
         return None
     table = Table("", "this model", str(gate.get("active_id", "active")), box=None, pad_edge=False)
-    for name, title in kind.figures.items():
+    for name, title in registry.figures.items():
         table.add_row(title, figure(mine.get(name)), figure(theirs.get(name)))
     for name, value in part(mine, "per_class").items():
         table.add_row(f"AP of {escape(name)}", figure(value), figure(part(theirs, "per_class").get(name)))
@@ -76,9 +70,11 @@ def _add_looking(group: typer.Typer, kind: Kind) -> None:
     @group.command("list")
     def list_models(project: SomeProject = None, home: Home = None) -> None:
         """Show the base and every run, the newest first."""
+        from tator_ml.runs import BASE
+
         registry = kind.open(read_settings(home=home))
-        active = registry.where_active()
-        names = ("id", "active in", "label", "classes", kind.figures[kind.main], "before", "made", "description")
+        active, (main, title) = registry.where_active(), _main_figure(registry)
+        names = ("id", "active in", "label", "classes", title, "before", "made", "description")
         table = Table(*names, box=None, pad_edge=False)
         table.columns[0].no_wrap = table.columns[6].no_wrap = True  # ids are there to be copied
         for entry in registry.entries(project):
@@ -88,8 +84,8 @@ def _add_looking(group: typer.Typer, kind: Kind) -> None:
                 ", ".join(map(str, sorted(active[entry.id]))) or ("all others" if entry.id == BASE else ""),
                 escape(entry.label),
                 escape(_classes(entry)),
-                figure(part(gate, "candidate").get(kind.main)),
-                figure(part(gate, "active").get(kind.main)),
+                figure(part(gate, "candidate").get(main)),
+                figure(part(gate, "active").get(main)),
                 entry.metadata.created_at[:10] if entry.metadata else "",
                 escape(entry.description),
             )
@@ -114,7 +110,7 @@ def _add_looking(group: typer.Typer, kind: Kind) -> None:
         for title, value in {**rows, **kind.rows(entry)}.items():
             table.add_row(title, escape(str(value)))
         console.print(table)
-        if (figures := figures_table(entry, kind)) is not None:
+        if (figures := figures_table(entry, registry)) is not None:
             console.print(figures)
         if reason := part(entry.metrics, "gate").get("reason"):
             console.print(f"The gate: {escape(str(reason))}.")
@@ -122,17 +118,19 @@ def _add_looking(group: typer.Typer, kind: Kind) -> None:
     @group.command()
     def history(project: Project, home: Home = None) -> None:
         """Show how the project's model changed and why, the newest first."""
+        from tator_ml.projects import project_choices
+        from tator_ml.runs import BASE
+
         settings = read_settings(home=home)
         registry = kind.open(settings)
+        main, title = _main_figure(registry)
         changes = project_choices(settings).activations(project, registry.role)
         if not changes:
             say(f"The {registry.title} of project {project} was never changed; the base answers.")
             return
-        table = Table(
-            "when", "model", "before", "why", kind.figures[kind.main], "before's", box=None, pad_edge=False
-        )  # fmt: skip
+        table = Table("when", "model", "before", "why", title, "before's", box=None, pad_edge=False)
         for one in reversed(changes):
-            compared = [figure(part(one.figures, name).get(kind.main)) for name in ("candidate", "active")]
+            compared = [figure(part(one.figures, name).get(main)) for name in ("candidate", "active")]
             table.add_row(moment(one.at), one.version or BASE, one.before or BASE, escape(one.why), *compared)
         Console(highlight=False).print(table)
 
@@ -183,6 +181,11 @@ def _add_keeping(group: typer.Typer, kind: Kind) -> None:
                 say("Nothing was deleted.")
                 raise typer.Exit(1)
         say(f"{registry.remove(entry.id).id} is deleted.")
+
+
+def _main_figure(registry: RunRegistry[Any, Any]) -> tuple[str, str]:
+    """The figure that stands in lists, and what it is called."""
+    return next(iter(registry.figures.items()))
 
 
 def _classes(entry: Entry[Any]) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from tator_ml.cli.runs import Kind, add_run_verbs
-from tator_ml.sam3.registry import Sam3Entry, Sam3Registry, sam3_registry
+from tator_sdk.settings import Settings
+
+if TYPE_CHECKING:
+    from tator_ml.sam3.registry import Sam3Entry, Sam3Registry
 
 sam3 = typer.Typer(name="sam3", no_args_is_help=True)
 
@@ -25,6 +28,12 @@ def _about() -> None:
 
     Example: tator models sam3 promote sam3-3-7f2a --step 400
     """
+
+
+def _open(settings: Settings) -> Sam3Registry:
+    from tator_ml.sam3.registry import sam3_registry
+
+    return sam3_registry(settings)
 
 
 def _rows(entry: Sam3Entry) -> Mapping[str, Any]:
@@ -44,8 +53,7 @@ def _rows(entry: Sam3Entry) -> Mapping[str, Any]:
 
 
 SAM3_KIND = Kind(
-    open=sam3_registry,
-    figures=Sam3Registry.figures,
+    open=_open,
     details=lambda entry: {},
     rows=_rows,
 )

@@ -8,11 +8,6 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from tator_ml.jobs import run_worker
-from tator_ml.running.logs import configure_logging
-from tator_ml.running.processes import Supervisor, termination_as_exit
-from tator_ml.up import start_parts
-from tator_sdk.files import private_folder
 from tator_sdk.settings import Settings
 
 Port = Annotated[int | None, typer.Option(help="Port of the backend. Default: 9090, or TATOR_PORT.")]
@@ -36,11 +31,24 @@ def register(app: typer.Typer) -> None:
     app.command()(worker)
 
 
+def _prepare(settings: Settings) -> None:
+    """Have a process log where it should, and a home to itself."""
+    from tator_ml.running.logs import configure_logging
+    from tator_sdk.files import private_folder
+
+    configure_logging(settings)
+    private_folder(settings.home)
+
+
 def up(port: Port = None, host: Host = None, home: Home = None) -> None:
     """Start Redis, engine, backend and worker for daily use, and keep them running.
 
     They run until Ctrl-C. Connect a project with `tator connect --project N`.
     """
+    from tator_ml.running.processes import Supervisor, termination_as_exit
+    from tator_ml.up import start_parts
+    from tator_sdk.files import private_folder
+
     settings = read_settings(port=port, host=host, home=home)
     private_folder(settings.home)  # before anything is made in it
     console = Console()
@@ -59,8 +67,7 @@ def serve(port: Port = None, host: Host = None, home: Home = None) -> None:
     from tator_ml.web.server import serve as serve_web
 
     settings = read_settings(port=port, host=host, home=home)
-    configure_logging(settings)
-    private_folder(settings.home)
+    _prepare(settings)
     serve_web(settings)
 
 
@@ -77,10 +84,10 @@ def engine(
     """
     from tator_ml.engine.loading import load_engine
     from tator_ml.engine.server import EngineServer
+    from tator_ml.running.processes import termination_as_exit
 
     settings = read_settings(home=home, device=device, engine_address=address)
-    configure_logging(settings)
-    private_folder(settings.home)
+    _prepare(settings)
     server = EngineServer(settings, lambda: load_engine(settings))
     with termination_as_exit():
         try:
@@ -96,7 +103,8 @@ def worker(home: Home = None, device: Device = None) -> None:
 
     Example: tator worker --device cuda:1
     """
+    from tator_ml.jobs.worker import run_worker
+
     settings = read_settings(home=home, device=device)
-    configure_logging(settings)
-    private_folder(settings.home)
+    _prepare(settings)
     run_worker(settings)

@@ -8,14 +8,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.syntax import Syntax
 
 from label_config.build import build, template_names
 from label_config.errors import LabelConfigError
 from tator_sdk.cli import datasets, exporting, importing, running, showing_settings
-from tator_sdk.connect import Connection, strip_url
-from tator_sdk.control import ControlApi
-from tator_sdk.doctor import examine
 from tator_sdk.errors import TatorError
 from tator_sdk.settings import Settings
 
@@ -71,6 +67,10 @@ def connect(
 
     Example: LABEL_STUDIO_API_KEY=… tator connect --project 3
     """
+    from rich.syntax import Syntax
+
+    from tator_sdk.connect import Connection
+
     settings = _settings(url, token)
     address = (backend or settings.backend_url).rstrip("/")
     console = Console()
@@ -97,6 +97,8 @@ def doctor(
 
     Exits with 1 when something does not work.
     """
+    from tator_sdk.doctor import examine
+
     settings = _settings(url, token)
     console = Console()
     bad = 0
@@ -120,6 +122,8 @@ def label_config(
 
     Example: tator label-config --classes "Car, Person, Dog" --template all
     """
+    from tator_sdk.connect import strip_url
+
     path = Path(classes)
     text = path.read_text() if path.suffix == ".txt" and path.exists() else classes.replace(",", "\n")
     names = [name.strip() for name in text.splitlines() if name.strip()]
@@ -144,6 +148,8 @@ def assists(
 
     Example: tator assists --project 3 refine
     """
+    from tator_sdk.control import ControlApi
+
     words: dict[str, list[str] | None] = {"none": [], "default": None}
     api = ControlApi(Settings(), backend)
     if chosen is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -11,10 +11,12 @@ from rich.markup import escape
 
 from tator_sdk.cli.bars import progress_bar
 from tator_sdk.errors import TatorError
-from tator_sdk.formats.dataset import BadLine
-from tator_sdk.importing import Importer, ImportReport
 from tator_sdk.requests import DataImport
 from tator_sdk.settings import Settings
+
+if TYPE_CHECKING:
+    from tator_sdk.formats.dataset import BadLine
+    from tator_sdk.importing import ImportReport
 
 SHOWN = 10
 
@@ -79,6 +81,8 @@ def _whole(path: Path | None) -> Path | None:
 
 
 def _run(settings: Settings, console: Console, request: DataImport, dry_run: bool) -> ImportReport:
+    from tator_sdk.importing import Importer  # the readers behind it are no part of the other verbs' start
+
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     with progress_bar(errors, "starting") as progress:
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console, Group
-from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from tator_sdk.control import ControlApi
 from tator_sdk.errors import TatorError
 from tator_sdk.settings import Settings
+
+if TYPE_CHECKING:
+    from tator_sdk.control import ControlApi
 
 WATCH_SECONDS = 1.0
 SHOWN_PICTURES = 10
@@ -32,12 +33,20 @@ def register(app: typer.Typer) -> None:
     app.command()(budget)
 
 
+def _api(backend: str | None) -> ControlApi:
+    from tator_sdk.control import ControlApi  # its HTTP client is no part of the other verbs' start
+
+    return ControlApi(Settings(), backend)
+
+
 def status(
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on, once a second; Ctrl-C stops.")] = False,
     backend: Backend = None,
 ) -> None:
     """Show what the engine does: lanes with ages, warm pictures, budget, memory, how often a click was warm."""
-    api, console = ControlApi(Settings(), backend), Console(highlight=False)
+    from rich.live import Live
+
+    api, console = _api(backend), Console(highlight=False)
     if not watch:
         console.print(_drawn(api.get("status")))
         return
@@ -59,7 +68,7 @@ def segmenter(
 
     Example: tator segmenter --project 3 sam2-tiny
     """
-    api = ControlApi(Settings(), backend)
+    api = _api(backend)
     if name is None:
         chosen = api.get(f"projects/{project}")["segmenter"]
     else:
@@ -83,7 +92,7 @@ def words(
     """
     if forget and keep is not None:
         raise TatorError("--keep and --forget exclude each other; give one of them.")
-    api, route = ControlApi(Settings(), backend), f"projects/{project}"
+    api, route = _api(backend), f"projects/{project}"
     if keep is not None:
         text = "" if keep.strip().lower() == "all" else keep.strip()
         chosen = api.put(route, {"words": {"text": text, "field": field}})["words"]
@@ -101,7 +110,7 @@ def budget(
 
     Example: tator budget 2G
     """
-    now = ControlApi(Settings(), backend).put("budget", {"budget_bytes": bytes_of(size)})
+    now = _api(backend).put("budget", {"budget_bytes": bytes_of(size)})
     held = sum(one["nbytes"] for one in now["warm"])
     typer.echo(f"warm pictures may take {in_units(now['budget_bytes'])}; {len(now['warm'])} take {in_units(held)} now")
 

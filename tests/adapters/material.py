@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -108,6 +108,13 @@ def prompts_on(size_wh: tuple[int, int]) -> dict[str, Prompts]:
             points([(0.6, 0.5)], [(0.4, 0.4)]), labels([0], [1]), boxes((0.5, 0.1, 0.9, 0.95), box)
         ),
     }
+
+
+def show(predictor: Any, image: NDArray[np.uint8]) -> None:
+    """Have upstream's predictor encode a picture, but for the one that it was shown last and still holds."""
+    if getattr(predictor, "shown", None) is not image:
+        predictor.set_image(image)
+        predictor.shown = image
 
 
 def answer_of(segmenter: Segmenter, embedding: Embedding, prompts: Prompts, multimask: bool) -> Answer:

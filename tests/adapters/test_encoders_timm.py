@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +66,11 @@ def test_the_authors_layout_is_translated(tmp_path: Path, monkeypatch: pytest.Mo
     # every weight is replaced: what a new model holds need not be drawn, three times over
     monkeypatch.setattr("timm.layers.weight_init._trunc_normal_", lambda weight, *_, **__: weight)
     name = "vit_small_patch14_dinov2"
+    small = partial(timm.models.vision_transformer.vit_small_patch14_dinov2, depth=2)  # of twelve blocks that are alike
+    monkeypatch.setitem(timm.models._registry._model_entrypoints, name, small)
     model = timm.create_model(name, pretrained=False, num_classes=0)
     state = random_state(model, 0)
+    assert len(model.blocks) == 2
     torch.save({**state, "mask_token": torch.zeros(1, 384)}, tmp_path / "dinov2_vits14_pretrain.pth")
     encoder = encoders.load(f"timm:{name}@{tmp_path / 'dinov2_vits14_pretrain.pth'}")
     save_file(state, tmp_path / "model.safetensors")

@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 from segment_anything import SamPredictor
 
 from tator_ml.engine.segmenters.base import Prompts
-from tests.adapters.material import Answer
+from tests.adapters.material import Answer, show
 
 
 def upstream_answer(predictor: SamPredictor, image: NDArray[np.uint8], prompts: Prompts, multimask: bool) -> Answer:
     """``SamPredictor`` on one picture: ``predict`` for one prompt, ``predict_torch`` for several."""
-    predictor.set_image(image)
+    show(predictor, image)
     points, labels, boxes = prompts.points, prompts.labels, prompts.boxes
     if len(prompts) == 1:
         full, iou, low_res = predictor.predict(

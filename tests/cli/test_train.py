@@ -18,7 +18,6 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 import training.cli.train
-import training.cli.working
 from tator_ml.engine.head import Head
 from tator_ml.jobs import JobRecord, lifecycle
 from tator_ml.jobs.order import Ending
@@ -223,7 +222,7 @@ def test_a_worker_does_it_after_the_training_that_runs(
         return jobs.records.get(job_id)
 
     monkeypatch.setattr(training.cli.train, "follow", follow)
-    monkeypatch.setattr(training.cli.working, "living_workers", lambda _: 1)
+    monkeypatch.setattr("tator_ml.jobs.connection.living_workers", lambda _: 1)
     said = tator("train", "clip", "-p", "3", "--max-iter", "7")
     assert [one.request["max_iter"] for one in followed] == [1000, 7]
     assert "yours comes now" in said and "head-p3-2-" in said and "It is not active" in said
@@ -237,7 +236,7 @@ def test_a_job_that_fails_ends_with_one(jobs: Jobs, tator: Tator, monkeypatch: p
         return jobs.records.get(job_id)
 
     monkeypatch.setattr(training.cli.train, "follow", follow)
-    monkeypatch.setattr(training.cli.working, "living_workers", lambda _: 1)
+    monkeypatch.setattr("tator_ml.jobs.connection.living_workers", lambda _: 1)
     tator("train", "clip", "-p", "3", code=1)
 
 

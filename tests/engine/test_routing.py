@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
-from pathlib import Path
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import cv2
@@ -26,6 +23,7 @@ from tator_ml.running.processes import free_port
 from tator_sdk.settings import Settings
 
 from ..jobs.conftest import until
+from .process import start_engine
 
 ADDRESSES = ("a.sock", "10.0.0.2:9100", "10.0.0.3:9100")
 
@@ -94,17 +92,14 @@ class Pair:
     settings: Settings
     store: ImageStore
     client: RoutedEngines
-    running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    running: dict[str, BaseProcess] = field(default_factory=dict)
     drawn: int = 0
 
     def start(self, address: str) -> None:
         far = ":" in address
         home = self.settings.home / "far" if far else self.settings.home
         own = self.settings.model_copy(update={"home": home, "engine_address": address})
-        self.running[address] = subprocess.Popen(
-            [sys.executable, "-m", "tator_sdk", "engine"],
-            cwd=Path(__file__).parents[2], env={**os.environ, **own.environment()}, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+        self.running[address] = start_engine(own)
 
     def picture(self, first: str) -> str:
         """A new picture whose engine is the one at an address."""
@@ -133,7 +128,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     with ExitStack() as stack, closing(client):
         for address in addresses:
             made.start(address)
-            stack.callback(lambda address=address: (made.running[address].kill(), made.running[address].wait(10)))
+            stack.callback(lambda address=address: (made.running[address].kill(), made.running[address].join(10)))
         until(lambda: all_ready(made), 60)
         yield made
 
@@ -163,7 +158,7 @@ def test_each_picture_is_answered_by_its_engine_and_moves_while_that_is_away(pai
     assert status.budget_bytes == 2**28 and status.clicks >= 4 and len(status.warm) >= 4
 
     pair.running[far].kill()
-    pair.running[far].wait(10)
+    pair.running[far].join(10)
     for image in mine[far]:  # the first meets the dead one, the second does not ask it any more
         assert not pair.client.answer(ask(image)).was_warm
     status = pair.client.status()

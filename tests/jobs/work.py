@@ -36,7 +36,7 @@ def wait(job_id: str, request: dict[str, Any]) -> dict[str, Any]:
         while not (settings.home / "go").exists():
             job.progress(step, 0, "waiting")
             step += 1
-            time.sleep(0.02)
+            time.sleep(0.05)
         job.check()
         write(diary, f"end {job.id} {os.getpid()} {request.get('n', '')}")
         return {"n": request.get("n")}

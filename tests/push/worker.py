@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
@@ -32,8 +31,7 @@ def main(url: str, home: str, moment: str, request: int) -> None:
 
     settings = Settings(home=Path(home), label_studio_url=url, label_studio_api_key=SecretStr("legacy"))
     target = push.PredictionsOfVersion(settings, 7, VERSION, moments, together=20)
-    pushed = target.push(TASKS, prediction, lambda _: None)
-    print(json.dumps({"created": pushed.created, "there": pushed.there, "doubles": pushed.doubles}))
+    target.push(TASKS, prediction, lambda _: None)
 
 
 if __name__ == "__main__":

@@ -9,11 +9,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from tator_ml import jobs
-from tator_ml.cli.jobs import follow
+from tator_ml.cli.jobs import follow, worker_lives
 from tator_ml.cli.serving import Home, read_settings
-from tator_ml.jobs.connection import living_workers, reached
-from tator_ml.launch import launch
 from tator_sdk.cli.bars import progress_bar
 from tator_sdk.cli.options import EITHER_SPELLING, with_request
 from tator_sdk.errors import TatorError
@@ -55,8 +52,7 @@ def build(
     if dry_run:
         _tell(settings, console, request)
         return
-    living = 0 if here else _living(settings)
-    if here or not (living or detach):
+    if here or not (detach or worker_lives(settings)):
         _show(console, _run_here(settings, console, request), request.project)
         return
     report = _run_queued(settings, console, request, detach)
@@ -80,14 +76,6 @@ def undo(
     settings, console = read_settings(home=home), Console(highlight=False)
     if not delete_pushed(settings, console, name, project, yes):
         console.print(f"Project {project} has no prediction of {name}: nothing was deleted.")
-
-
-def _living(settings: Settings) -> int:
-    try:
-        with reached(settings) as connection:
-            return living_workers(connection)
-    except jobs.JobError:
-        return 0
 
 
 def _tell(settings: Settings, console: Console, request: SegmentationBuild) -> None:
@@ -115,6 +103,8 @@ def _run_here(settings: Settings, console: Console, request: SegmentationBuild) 
 def _run_queued(
     settings: Settings, console: Console, request: SegmentationBuild, detach: bool
 ) -> dict[str, Any] | None:
+    from tator_ml.launch import launch
+
     records = launch(settings, request)
     if detach:
         for one in records:

@@ -13,13 +13,11 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from tator_ml.cli.jobs import follow, refuse_while_open, worker_lives
-from tator_ml.launch import is_for, launch
 from tator_sdk.cli.bars import progress_bar
 from tator_sdk.cli.options import option_name
 from tator_sdk.errors import TatorError
 from tator_sdk.requests import JobRequest
 from tator_sdk.settings import Settings
-from training.pushed import delete_predictions, predictions_of
 
 Request = TypeVar("Request", bound=JobRequest)
 Report = dict[str, Any]
@@ -103,6 +101,8 @@ class ProjectJob:
             raise
 
     def _queued(self, detach: bool, changed: Callable[[str], bool]) -> Report | None:
+        from tator_ml.launch import is_for, launch
+
         record = launch(self._settings, self._request)[0]
         if not is_for(record, self._request):
             self._console.print(
@@ -162,6 +162,8 @@ def delete_pushed(settings: Settings, console: Console, job_id: str, project: in
         typer.Exit: the person says no.
         StudioError: Label Studio does not answer.
     """
+    from training.pushed import delete_predictions, predictions_of
+
     numbers = predictions_of(settings, project, job_id)
     if not numbers:
         return False

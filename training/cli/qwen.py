@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
@@ -13,8 +13,10 @@ from tator_sdk.cli.options import EITHER_SPELLING, with_request
 from tator_sdk.qwen_request import QwenTraining
 from tator_sdk.settings import Settings
 from training.cli.tuning import Tuning, Where, print_counts
-from training.cli.working import Detach, DryRun, Here, Verbose, foreground
-from training.job import Job
+from training.cli.working import Detach, DryRun, Here, Verbose
+
+if TYPE_CHECKING:
+    from training.job import Job
 
 ALSO = {"project": ["-p"], "device": ["device-override"], "base": ["model-id"]}
 
@@ -59,6 +61,7 @@ def _tune(request: QwenTraining, settings: Settings, job: Job) -> dict[str, Any]
 
 
 def _preview(request: QwenTraining, settings: Settings, console: Console) -> None:
+    from training.cli.foreground import foreground
     from training.qwen.base import MOST_ASPECT
     from training.source import open_samples
 

@@ -16,10 +16,10 @@ from tator_sdk.errors import TatorError
 from tator_sdk.sam3_request import Sam3Training
 from tator_sdk.settings import Settings
 from training.cli.tuning import Tuning, Where, print_counts
-from training.cli.working import Detach, DryRun, Here, Verbose, foreground
-from training.job import Job
+from training.cli.working import Detach, DryRun, Here, Verbose
 
 if TYPE_CHECKING:
+    from training.job import Job
     from training.samples import Samples
 
 ALSO = {"project": ["-p"], "device": ["device-override"], "base": ["model-id"]}
@@ -74,6 +74,7 @@ def _tune(request: Sam3Training, settings: Settings, job: Job) -> dict[str, Any]
 
 
 def _preview(request: Sam3Training, settings: Settings, console: Console) -> None:
+    from training.cli.foreground import foreground
     from training.sam3.preview import columns
     from training.source import open_samples
 

@@ -12,23 +12,19 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from tator_ml import jobs
 from tator_ml.cli.heads import per_class_table, quality, silence
 from tator_ml.cli.jobs import follow
 from tator_ml.cli.serving import Home, read_settings
-from tator_ml.jobs.connection import reached
-from tator_ml.launch import launch
 from tator_ml.reports import part, rows
 from tator_sdk.cli.options import EITHER_SPELLING, with_request
 from tator_sdk.errors import TatorError
-from tator_sdk.files import write_durably
 from tator_sdk.requests import HeadTraining
 from tator_sdk.settings import Settings
-from training.cli.working import INTERRUPTED, WHERE, Detach, DryRun, Here, Verbose, foreground, worker_answers
-from training.job import LocalJob
+from training.cli.working import INTERRUPTED, WHERE, Detach, DryRun, Here, Verbose, worker_answers
 
 if TYPE_CHECKING:
     from tator_ml.learning.registry import HeadEntry
+    from training.job import LocalJob
 
 PICKLES = {".pkl", ".pickle", ".joblib"}
 MOST_CLASSES = 12
@@ -110,6 +106,8 @@ def clip(
         _preview(request, settings, console)
         return
     if detach:
+        from tator_ml.launch import launch
+
         record = launch(settings, request)[0]
         typer.echo(record.id)
         typer.echo(f"`tator jobs log --follow {record.id}` shows how it goes.", err=True)
@@ -159,6 +157,8 @@ def _outputs(model: Path | None, labelmap: Path | None, console: Console) -> tup
 
 
 def _foreground(settings: Settings, console: Console, verbose: bool) -> AbstractContextManager[LocalJob]:
+    from training.cli.foreground import foreground
+
     stopped = "Stopped: no head was made. Embeddings in the cache stay, so that starting again is quicker."
     return foreground(settings, console, verbose, f"clip-here-{secrets.token_hex(2)}", stopped)
 
@@ -169,12 +169,16 @@ def _by_worker(request: HeadTraining, settings: Settings, console: Console) -> d
     Raises:
         typer.Exit: it failed, was cancelled, or Ctrl-C ended the watching.
     """
+    from tator_ml.jobs.connection import reached
+    from tator_ml.jobs.records import JobRecords
+    from tator_ml.launch import launch
+
     asked = time.time()
     record = follow(settings, launch(settings, request)[0].id, console)
     if record.created < asked and record.over:
         with reached(settings) as connection:
             later = [
-                one for one in jobs.JobRecords(connection).list(request.project)
+                one for one in JobRecords(connection).list(request.project)
                 if one.kind == "clip" and one.created > record.created
             ]  # fmt: skip
         if later:
@@ -216,6 +220,7 @@ def _write(entry: HeadEntry, folder: Path) -> None:
     """Copy a head out of the registry, in an order in which a crash leaves none that loads and is wrong."""
     from tator_ml.engine.head import METADATA_FILE, WEIGHTS_FILE
     from tator_ml.learning.registry import REPORT_FILE
+    from tator_sdk.files import write_durably
 
     folder.mkdir(parents=True, exist_ok=True)
     for name in (WEIGHTS_FILE, METADATA_FILE, REPORT_FILE):

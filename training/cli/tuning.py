@@ -15,15 +15,14 @@ from rich.table import Table
 
 from tator_ml.cli.jobs import follow
 from tator_ml.cli.runs import Kind, figures_table
-from tator_ml.launch import at_its_place, launch
 from tator_sdk.qwen_request import QwenTraining
 from tator_sdk.sam3_request import Sam3Training
 from tator_sdk.settings import Settings
 from training.cli.train import TrainError
-from training.cli.working import INTERRUPTED, foreground, worker_answers
-from training.job import Job
+from training.cli.working import INTERRUPTED, worker_answers
 
 if TYPE_CHECKING:
+    from training.job import Job
     from training.samples import Samples
 
 Request = QwenTraining | Sam3Training
@@ -45,7 +44,7 @@ class Tuning:
 
     Attributes:
         kind: of the job, and of its models in ``tator models``.
-        verbs: what its models' figures are called.
+        verbs: those about its models.
         tune: does it, in this process.
         preview: shows what there is to learn.
     """
@@ -62,6 +61,8 @@ class Tuning:
             TrainError: that does not go together, or another training is not over.
             typer.Exit: it failed, was cancelled, or Ctrl-C ended it.
         """
+        from tator_ml.launch import at_its_place, launch
+
         if where.detach and (where.here or where.dry_run):
             raise TrainError("--detach hands the training to a worker: leave --here and --dry-run out.")
         request = cast(Request, at_its_place(request))
@@ -84,6 +85,8 @@ class Tuning:
             self._show(result, request, settings, console)
 
     def _in_this_process(self, request: Request, settings: Settings, console: Console, verbose: bool) -> dict[str, Any]:
+        from training.cli.foreground import foreground
+
         stopped = "Stopped; the same command goes on from its last checkpoint."
         with foreground(settings, console, verbose, self._job_of(request, settings), stopped) as job:
             return self.tune(request, settings, job)
@@ -99,9 +102,10 @@ class Tuning:
         return job
 
     def _show(self, result: dict[str, Any], request: Request, settings: Settings, console: Console) -> None:
-        entry = self.verbs.open(settings).entry(str(result["id"]))
+        registry = self.verbs.open(settings)
+        entry = registry.entry(str(result["id"]))
         console.print(f"[bold]{entry.id}[/] {escape(entry.label)}: {escape(entry.description)}", soft_wrap=True)
-        if (table := figures_table(entry, self.verbs)) is not None:
+        if (table := figures_table(entry, registry)) is not None:
             console.print(table)
         reason, verb = escape(str(result["reason"])), f"tator models {self.kind}"
         if result["activated"]:

@@ -9,11 +9,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from tator_ml import jobs
-from tator_ml.cli.jobs import follow
+from tator_ml.cli.jobs import follow, worker_lives
 from tator_ml.cli.serving import Home, read_settings
-from tator_ml.jobs.connection import living_workers, reached
-from tator_ml.launch import launch
 from tator_sdk.cli.bars import progress_bar
 from tator_sdk.errors import TatorError
 from tator_sdk.requests import WarmUp
@@ -52,21 +49,12 @@ def warm(
     if number is None:
         raise TatorError("Say which project: tator warm --project N.")
     request = WarmUp(project=number, segmenter=segmenter, in_flight=in_flight)
-    living = 0 if here else _living(settings)
-    if here or not (living or detach):
+    if here or not (detach or worker_lives(settings)):
         _show(console, [_run_here(settings, console, request)])
         return
     reports = _run_queued(settings, console, request, workers, detach)
     if reports:
         _show(console, reports)
-
-
-def _living(settings: Settings) -> int:
-    try:
-        with reached(settings) as connection:
-            return living_workers(connection)
-    except jobs.JobError:
-        return 0
 
 
 def _run_here(settings: Settings, console: Console, request: WarmUp) -> dict[str, Any]:
@@ -80,6 +68,8 @@ def _run_here(settings: Settings, console: Console, request: WarmUp) -> dict[str
 def _run_queued(
     settings: Settings, console: Console, request: WarmUp, shards: int, detach: bool
 ) -> list[dict[str, Any]]:
+    from tator_ml.launch import launch
+
     records = launch(settings, request, shards=shards)
     if detach:
         for one in records:
