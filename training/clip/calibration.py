@@ -209,7 +209,7 @@ def _tried(known: Scores, unknown: Scores | None, share: float) -> list[_Tried]:
             fooled = unknown and (unknown.close >= familiarity) & (unknown.lead >= margin)
             for threshold in THRESHOLDS:
                 passed = led & (known.best >= threshold)
-                answered, right = float(passed.mean()), float((passed & known.right).mean())
+                answered, right = _share(passed), _share(passed & known.right)
                 taken = 0.0
                 if share and unknown is not None:
                     taken = _worst(fooled & (unknown.best >= threshold), unknown.group)
@@ -220,6 +220,11 @@ def _tried(known: Scores, unknown: Scores | None, share: float) -> list[_Tried]:
                 sure = wilson_lower(precision, answered * len(known.best))
                 found.append(_Tried(float(threshold), float(margin), float(familiarity), answered, precision, sure))
     return found
+
+
+def _share(chosen: NDArray[np.bool_]) -> float:
+    """Their mean, which takes numpy ten times as long: thousands of settings are tried."""
+    return int(np.count_nonzero(chosen)) / len(chosen)
 
 
 def wilson_lower(share: float, count: float) -> float:
