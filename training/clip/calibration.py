@@ -224,7 +224,7 @@ def _tried(known: Scores, unknown: Scores | None, share: float) -> list[_Tried]:
 
 def _share(chosen: NDArray[np.bool_]) -> float:
     """Their mean, which takes numpy ten times as long: thousands of settings are tried."""
-    return int(np.count_nonzero(chosen)) / len(chosen)
+    return int(np.count_nonzero(chosen)) / max(len(chosen), 1)
 
 
 def wilson_lower(share: float, count: float) -> float:
