@@ -153,7 +153,8 @@ def main() -> int:
     print(f"{time.monotonic() - begun:6.1f} s  in all", flush=True)
     size = subprocess.run(["du", "-sh", environment], capture_output=True, text=True, check=True).stdout.split()[0]
     print(f"the environment takes {size}")
-    for check in (["tator", "--help"], ["pip", "check"], ["python", "-c", "import sam2, torchvision, tator_ml.jobs, training.cli"]):
+    imports = "import sam2, torchvision, tator_ml.jobs, training.cli"
+    for check in (["tator", "--help"], ["pip", "check"], ["python", "-c", imports]):
         done = subprocess.run([environment / "bin" / check[0], *check[1:]], cwd=folder, capture_output=True, text=True)
         print(f"{'ok' if done.returncode == 0 else 'FAILED'}: {' '.join(check)}")
         if done.returncode:

@@ -84,7 +84,9 @@ class Delivery:
         Raises:
             StudioError: Label Studio refuses, or does not answer.
         """
-        self._in_flight.settle(self._has_address)
+        unknown = self._in_flight.path.exists()
+        if not self._in_flight.settle(self._has_address) and unknown:
+            self.doubtful = True  # what the earlier attempt sent may still come through, beside what is sent again
         if self._uploads.exists():
             places = [Place(*row) for row in json.loads(self._uploads.read_bytes())]
             # each by itself: of a batch that was cut in two for a refused picture, some may be there and some not

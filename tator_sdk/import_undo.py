@@ -26,7 +26,7 @@ class Undone:
 
     Attributes:
         tasks: that the import made and nobody has worked on.
-        annotations: that it added to tasks which were there, and nobody has changed.
+        annotations: that it added to tasks which were there, and that nobody has changed, or is changing.
         predictions: that it added to tasks which were there.
         kept: tasks with work of people since; they stay as they are.
     """
@@ -67,12 +67,13 @@ class ImportUndo:
             if self._is_mine(task):
                 (found.kept if worked_on(task, self.record.number) else found.tasks).append(int(task["id"]))
                 continue
-            for annotation in task.get("annotations") or []:
-                if annotation.get("import_id") == self.record.number:
-                    if changed(annotation):
-                        found.kept.append(int(task["id"]))
-                    else:
-                        found.annotations.append(int(annotation["id"]))
+            ours = [one for one in task.get("annotations") or [] if one.get("import_id") == self.record.number]
+            drafted = self._drafted(int(task["id"])) if ours and task.get("draft_exists") else set()
+            for annotation in ours:
+                if changed(annotation) or int(annotation["id"]) in drafted:
+                    found.kept.append(int(task["id"]))
+                else:
+                    found.annotations.append(int(annotation["id"]))
         if self._request.match and self._request.target == "predictions":
             version = version_of(self._request, self.record)
             found.predictions = self._api.prediction_count(self.record.project, version)
@@ -111,11 +112,15 @@ class ImportUndo:
             if error.status != 404:
                 raise
             return  # somebody deleted it
-        if changed(now):
+        if changed(now) or number in self._drafted(int(now["task"])):
             done.kept.append(int(now["task"]))
             return
         self._api.delete(f"/api/annotations/{number}/")
         done.annotations.append(number)
+
+    def _drafted(self, task: int) -> set[int]:
+        """Annotations of a task that somebody has unsaved changes on; they would go with them."""
+        return {int(one["annotation"]) for one in self._api.get(f"/api/tasks/{task}/drafts") if one.get("annotation")}
 
     def _delete_chunk(self, chunk: Sequence[int], done: Undone) -> None:
         column = {"filter": "filter:tasks:id", "operator": "in", "type": "Number"}

@@ -213,6 +213,11 @@ class Importer:
 
     def _new_key(self, picture: LabelledPicture, matching: Matching | None) -> str | None:
         """The picture's key; None where it is there, or cannot be referred to."""
+        try:
+            picture.name.encode()
+        except UnicodeEncodeError:  # a file system takes any bytes for a name
+            self._left_out(BadLine(picture.path, 0, "its name is not UTF-8; rename it"))
+            return None
         if matching is not None:
             found = matching.has(picture, self._left_out)
             self.report.unmatched += not found

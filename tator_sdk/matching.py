@@ -53,6 +53,7 @@ class Matching:
         self._api, self._settings, self._request, self._record = api, settings, request, record
         self._moments = moments
         self._tasks: dict[str, set[int]] = {}
+        self._taken: dict[int, str] = {}
         self._spool = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
         self._offsets: dict[int, int] = {}
         self._created = self._there = 0
@@ -71,11 +72,17 @@ class Matching:
     def has(self, picture: LabelledPicture, tell: Callable[[BadLine], None]) -> bool:
         """Whether exactly one task has the picture; if not, it is told why."""
         tasks = self._tasks.get(picture.path.name, set())
-        if len(tasks) == 1:
-            return True
-        numbers = ", ".join(map(str, sorted(tasks)[:5]))
-        tell(BadLine(picture.path, 0, f"several tasks have a picture of this name: {numbers}" if tasks else "no task "
-                     "of the project has a picture of this name"))  # fmt: skip
+        if not tasks:
+            reason = "no task of the project has a picture of this name"
+        elif len(tasks) > 1:
+            reason = f"several tasks have a picture of this name: {', '.join(map(str, sorted(tasks)[:5]))}"
+        else:
+            (task,) = tasks
+            other = self._taken.setdefault(task, picture.name)
+            if other == picture.name:
+                return True
+            reason = f"task {task} has a picture of this name, and so has the data set twice: {other} was taken"
+        tell(BadLine(picture.path, 0, reason))
         return False
 
     def add(self, items: Sequence[Item]) -> None:

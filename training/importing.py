@@ -38,7 +38,7 @@ def import_dataset(request: DataImport, settings: Settings, job: Job) -> dict[st
         nonlocal left_out
         left_out += 1
         if left_out <= MOST_LINES:
-            job.log(f"left out: {line}" if line.number else f"left out: {line.file}: {line.reason}")
+            job.log(f"left out: {line}")
 
     importer = Importer(request, settings, job.progress, bad)
     job.check()

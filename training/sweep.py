@@ -186,12 +186,13 @@ class Patient:
         return self.patiently(lambda: self._engine.answer(ask))
 
     def patiently(self, call: Callable[[], Result]) -> Result:
-        """What a call comes to."""
-        until = time.monotonic() + self._patience_seconds
+        """What a call comes to; the patience begins when it fails first, since an answer may take minutes itself."""
+        until: float | None = None
         while True:
             try:
                 return call()
             except (EngineAway, Busy):
+                until = until or time.monotonic() + self._patience_seconds
                 if time.monotonic() > until or self._stopped.wait(RETRY_SECONDS):
                     raise
 

@@ -87,8 +87,7 @@ def _run(settings: Settings, console: Console, request: DataImport, dry_run: boo
     with progress_bar(errors, "starting") as progress:
 
         def bad(line: BadLine) -> None:
-            said = str(line) if line.number else f"{line.file}: {line.reason}"
-            errors.print(f"[yellow]![/] {escape(said)}")
+            errors.print(f"[yellow]![/] {escape(str(line))}")
 
         importer = Importer(request, settings, progress, bad)
         try:

@@ -153,6 +153,7 @@ def _write(
     taken: set[str] = set()
     total, done, files = sum(entry.file_size for entry in entries), 0, 0
     for number, entry in enumerate(entries, 1):
+        done += entry.file_size
         name = entry.filename.replace("\\", "/")
         if PurePosixPath(name).suffix.lower() not in WANTED and not _is_link(entry):
             continue
@@ -166,8 +167,8 @@ def _write(
         else:
             files += 1
             taken.add(name.casefold())
-        done += entry.file_size
         progress(done, total)
+    progress(total, total)  # what is not wanted may come last
     return files, tuple(skipped)
 
 

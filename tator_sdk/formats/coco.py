@@ -20,7 +20,7 @@ import numpy as np
 from tator_sdk.formats.coco_index import CocoImage, CocoIndex, looks_like_coco
 from tator_sdk.formats.dataset import BadLine, DatasetError, LabelledPicture, LabelledShape, Outline, Ring, Shape
 from tator_sdk.formats.masks import exact_outline, mask_of_rings, mask_of_rle
-from tator_sdk.formats.oriented import rotated_box
+from tator_sdk.formats.oriented import rotated_box, within_picture
 from tator_sdk.formats.yolo_layout import SPLITS
 from tator_sdk.geometry import MaskArray, RotatedBox, clip_xyxy
 from tator_sdk.images import ImageError, file_size_wh
@@ -147,7 +147,7 @@ def shape_of(entry: dict[str, Any], size_wh: tuple[int, int]) -> Shape:
     if isinstance(segmentation, list) and segmentation:
         written = segmentation if isinstance(segmentation[0], list) else [segmentation]
         if rotation is not None and len(written) == 1 and len(written[0]) == 8:
-            return rotated_box(_points(written[0]))
+            return within_picture(rotated_box(_points(written[0])), size_wh)
         rings = tuple(_ring(part, size_wh) for part in written)
         return _box_of_corners(rings) or Outline(rings)
     return _box(entry, rotation, size_wh)
@@ -184,13 +184,13 @@ def _box(entry: dict[str, Any], rotation: float | None, size_wh: tuple[int, int]
     attributes = entry.get("attributes")
     about_centre = _rotation(attributes.get("rotation")) if isinstance(attributes, dict) else None
     if rotation:
-        return RotatedBox(x, y, width, height, rotation)
+        return within_picture(RotatedBox(x, y, width, height, rotation), size_wh)
     if about_centre:
         angle = math.radians(about_centre)
         across, down = width / 2, height / 2
         left = x + across - across * math.cos(angle) + down * math.sin(angle)
         top = y + down - across * math.sin(angle) - down * math.cos(angle)
-        return RotatedBox(left, top, width, height, about_centre)
+        return within_picture(RotatedBox(left, top, width, height, about_centre), size_wh)
     clipped = clip_xyxy((x, y, x + width, y + height), size_wh)
     if clipped[2] <= clipped[0] or clipped[3] <= clipped[1]:
         raise ValueError("the box lies outside of the picture")

@@ -58,7 +58,9 @@ class BadLine:
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.number}: {self.reason}"
+        """``file:number: reason``, without the number where it is the whole file; printable whatever the name is."""
+        file = str(self.file).encode("utf-8", "replace").decode()
+        return f"{file}:{self.number}: {self.reason}" if self.number else f"{file}: {self.reason}"
 
 
 @dataclass(frozen=True, eq=False)

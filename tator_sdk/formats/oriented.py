@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tator_sdk.formats.dataset import Ring
-from tator_sdk.geometry import RotatedBox
+from tator_sdk.geometry import RotatedBox, clip_xyxy
 
 RECTANGLE_SLACK = 0.75
 """Pixels that a corner may be off, for four points to be a rectangle whose first corner and direction are kept."""
@@ -40,6 +40,18 @@ def rotated_box(corners: Ring) -> RotatedBox:
     edge = ordered[1] - ordered[0] if width >= height else _quarter_back(ordered[3] - ordered[0])
     rotation = math.degrees(math.atan2(edge[1], edge[0]))
     return RotatedBox(float(ordered[0][0]), float(ordered[0][1]), width, height, rotation)
+
+
+def within_picture(box: RotatedBox, size_wh: tuple[int, int]) -> RotatedBox:
+    """The box as it is, where any of it lies in the picture.
+
+    Raises:
+        ValueError: nothing of it does.
+    """
+    x0, y0, x1, y1 = clip_xyxy(box.enclosing_xyxy(), size_wh)
+    if x1 <= x0 or y1 <= y0:
+        raise ValueError("the box lies outside of the picture")
+    return box
 
 
 def _turns_clockwise(corners: Ring) -> bool:

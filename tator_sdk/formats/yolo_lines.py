@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tator_sdk.formats.dataset import BadLine, LabelledShape, Shape, enclosing_xyxy
-from tator_sdk.formats.oriented import rotated_box
+from tator_sdk.formats.oriented import rotated_box, within_picture
 from tator_sdk.formats.rings import split_ring
 
 SLACK = 0.01  # of the picture, that a box or a polygon may reach out of it before it is a mistake
@@ -96,7 +96,7 @@ def _shape(values: list[float], kind: str, size_wh: tuple[int, int]) -> Shape:
     if len(values) == 8 and kind == "obb":
         points = np.array(values).reshape(-1, 2)
         _refuse_pixels(points, ORIENTED_SLACK)
-        return rotated_box(points * np.array(size_wh, np.float64))
+        return within_picture(rotated_box(points * np.array(size_wh, np.float64)), size_wh)
     if len(values) >= 6 and len(values) % 2 == 0 and kind != "obb":
         points = np.array(values).reshape(-1, 2)
         _refuse_pixels(points, SLACK)

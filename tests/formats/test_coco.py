@@ -146,31 +146,40 @@ def test_rotation_as_it_is_written_elsewhere(tmp_path: Path) -> None:
 
 
 BAD = {
-    "no category": entry(2, category=9),
-    "no area": entry(2, bbox=[10, 20, 0, 40]),
-    "negative": entry(2, bbox=[10, 20, -5, 40]),
-    "outside": entry(2, bbox=[500, 20, 30, 40]),
-    "short": entry(2, bbox=[10, 20, 30]),
-    "words": entry(2, bbox=["a", 1, 2, 3]),
-    "nothing": {"id": 2, "image_id": 1, "category_id": 5},
-    "odd": entry(2, segmentation=[[1, 2, 3, 4, 5, 6, 7]]),
-    "two points": entry(2, segmentation=[[1, 2, 3, 4]]),
-    "flat": entry(2, segmentation=[[1, 2, 3, 2, 5, 2]]),
-    "far": entry(2, segmentation=[[1, 2, 3, 2, 900, 900]]),
-    "size": entry(2, segmentation={"size": [3, 3], "counts": [9]}),
-    "sum": entry(2, segmentation={"size": [HEIGHT, WIDTH], "counts": [9]}),
-    "text": entry(2, segmentation={"size": [HEIGHT, WIDTH], "counts": "zzz"}),
-    "breaks off": entry(2, segmentation={"size": [HEIGHT, WIDTH], "counts": "PPP"}),
-    "empty": entry(2, segmentation={"size": [HEIGHT, WIDTH], "counts": [WIDTH * HEIGHT]}),
+    "no category": (entry(2, category=9), "category 9 is not in the list"),
+    "no area": (entry(2, bbox=[10, 20, 0, 40]), "no area"),
+    "negative": (entry(2, bbox=[10, 20, -5, 40]), "no area"),
+    "outside": (entry(2, bbox=[500, 20, 30, 40]), "outside of the picture"),
+    "short": (entry(2, bbox=[10, 20, 30]), "neither a segmentation nor a bbox"),
+    "words": (entry(2, bbox=["a", 1, 2, 3]), "no finite number"),
+    "nothing": ({"id": 2, "image_id": 1, "category_id": 5}, "neither a segmentation nor a bbox"),
+    "odd": (entry(2, segmentation=[[1, 2, 3, 4, 5, 6, 7]]), "an even count"),
+    "two points": (entry(2, segmentation=[[1, 2, 3, 4]]), "six numbers or more"),
+    "flat": (entry(2, segmentation=[[1, 2, 3, 2, 5, 2]]), "no area"),
+    "far": (entry(2, segmentation=[[1, 2, 3, 2, 900, 900]]), "reaches out"),
+    "size": (entry(2, segmentation={"size": [3, 3], "counts": [9]}), "of size [3, 3]"),
+    "sum": (entry(2, segmentation={"size": [HEIGHT, WIDTH], "counts": [9]}), "do not fill"),
+    "text": (entry(2, segmentation={"size": [HEIGHT, WIDTH], "counts": "zzz"}), "cannot be read"),
+    "breaks off": (entry(2, segmentation={"size": [HEIGHT, WIDTH], "counts": "PPP"}), "break off"),
+    "empty": (entry(2, segmentation={"size": [HEIGHT, WIDTH], "counts": [WIDTH * HEIGHT]}), "is empty"),
+    "turned, outside": (entry(2, bbox=[900, 20, 30, 40], rotation=30), "outside of the picture"),
+    "turned about its middle, outside": (
+        entry(2, bbox=[900, 20, 30, 40], attributes={"rotation": 30}),
+        "outside of the picture",
+    ),
+    "turned corners, outside": (
+        entry(2, segmentation=[[300, 20, 330, 20, 330, 60, 300, 60]], rotation=0),
+        "outside of the picture",
+    ),
 }
 
 
-@pytest.mark.parametrize("case", BAD)
-def test_a_bad_annotation_is_told_and_harms_no_other(tmp_path: Path, case: str) -> None:
-    found = only(tmp_path, entry(1), BAD[case], entry(3))
+@pytest.mark.parametrize(("given", "reason"), BAD.values(), ids=BAD)
+def test_a_bad_annotation_is_told_and_harms_no_other(tmp_path: Path, given: dict[str, Any], reason: str) -> None:
+    found = only(tmp_path, entry(1), given, entry(3))
     assert [one.line for one in found.shapes] == [1, 3]
     (bad,) = found.bad
-    assert bad.number == 2 and bad.file.name == "set.json" and bad.reason
+    assert bad.number == 2 and bad.file.name == "set.json" and reason in bad.reason
 
 
 def test_entries_that_belong_nowhere(tmp_path: Path) -> None:

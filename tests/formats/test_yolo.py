@@ -171,9 +171,9 @@ def test_labels_without_a_picture_and_pictures_that_cannot_be_read(tmp_path: Pat
     assert [(one.name, len(one.shapes)) for one in reader.pictures()] == [("a.jpg", 1), ("c.jpg", 0)]
     said = [str(stray).removeprefix(str(tmp_path)) for stray in reader.strays()]
     assert said == [
-        "/images/b.jpg:0: the file is not a picture that can be read; its 1 line is left out",
-        "/labels/d.txt:0: there is no picture of this name; its 2 lines are left out",
-        "/labels/test/e.txt:0: there is no picture of this name; its 1 line is left out",
+        "/images/b.jpg: the file is not a picture that can be read; its 1 line is left out",
+        "/labels/d.txt: there is no picture of this name; its 2 lines are left out",
+        "/labels/test/e.txt: there is no picture of this name; its 1 line is left out",
     ]
     assert any("left out: 1" in note for note in reader.notes)
 
@@ -210,30 +210,32 @@ def test_exif_rotation_decides_what_shares_are_of(tmp_path: Path) -> None:
 
 
 def test_bad_lines_are_told_and_harm_no_other(tmp_path: Path) -> None:
-    bad = [
-        "0 0.5 0.5 0.2",
-        "0 0.5 0.5 0.2 0.4 0.9",
-        "car 0.5 0.5 0.2 0.4",
-        "3 0.5 0.5 0.2 0.4",
-        "-1 0.5 0.5 0.2 0.4",
-        "0.5 0.5 0.5 0.2 0.4",
-        "0 nan 0.5 0.2 0.4",
-        "0 inf 0.5 0.2 0.4",
-        "1e999 0.5 0.5 0.2 0.4",
-        "0 320 240 50 60",
-        "0 0.5 0.5 0 0.4",
-        "0 0.5 0.5 -0.2 0.4",
-        "0 0.1 0.1 0.2 0.2 0.3",
-        "0 0.1 0.1 0.1 0.2 0.1 0.3",
-        "0",
-    ]
+    bad = {
+        "0 0.5 0.5 0.2": "3 numbers after the class",
+        "0 0.5 0.5 0.2 0.4 0.9": "5 numbers after the class",
+        "car 0.5 0.5 0.2 0.4": "not a row of numbers",
+        "3 0.5 0.5 0.2 0.4": "class 3 is not among",
+        "-1 0.5 0.5 0.2 0.4": "class -1 is not among",
+        "0.5 0.5 0.5 0.2 0.4": "class 0.5 is not among",
+        "0 nan 0.5 0.2 0.4": "not finite",
+        "0 inf 0.5 0.2 0.4": "not finite",
+        "1e999 0.5 0.5 0.2 0.4": "not finite",
+        "0 320 240 50 60": "pixels",
+        "0 0.5 0.5 0 0.4": "no area",
+        "0 0.5 0.5 -0.2 0.4": "no area",
+        "0 0.1 0.1 0.2 0.2 0.3": "5 numbers after the class",
+        "0 0.1 0.1 0.1 0.2 0.1 0.3": "no area",
+        "0": "0 numbers after the class",
+    }
     found = lines(tmp_path, "\n".join([LINE, "", *bad, "2 0.5 0.5 0.1 0.1"]))
     assert [one.line for one in found.shapes] == [1, len(bad) + 3] and [one.label for one in found.shapes] == [
         "Car",
         "Bus",
     ]
     assert [one.number for one in found.bad] == list(range(3, len(bad) + 3))
-    assert str(found.bad[0]).startswith(f"{tmp_path / 'a.txt'}:3: ") and all(one.reason for one in found.bad)
+    assert str(found.bad[0]).startswith(f"{tmp_path / 'a.txt'}:3: ")
+    said = [one.reason for one in found.bad]
+    assert [words for words, reason in zip(bad.values(), said, strict=True) if words not in reason] == [], said
 
 
 def test_a_byte_order_mark_and_windows_line_ends(tmp_path: Path) -> None:
@@ -264,6 +266,8 @@ def test_what_four_points_mean_is_said_and_never_guessed(tmp_path: Path) -> None
     assert isinstance(boxes[1].shape, RotatedBox)  # no rectangle in pixels: the smallest around it
     assert enclosing_xyxy(boxes[1].shape)[0] <= 20 + 0.5
     assert lines(tmp_path / "three", "0 0.1 0.1 0.5 0.1 0.5 0.5", "obb").bad
+    (outside,) = lines(tmp_path / "outside", "0 1.2 0.2 1.4 0.2 1.4 0.4 1.2 0.4", "obb").bad
+    assert "outside of the picture" in outside.reason
 
     upright = [one.shape for one in lines(tmp_path / "detect", both, "detect").shapes]
     assert upright == [pytest.approx((40, 20, 80, 80)), pytest.approx((20, 10, 180, 90))]
@@ -307,11 +311,15 @@ def test_what_is_written_is_read(tmp_path_factory: Any, boxes: list[Any]) -> Non
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.binary(max_size=200), st.sampled_from(["auto", "obb", "segment", "detect"]))
+@given(
+    st.binary(max_size=200) | st.text("0123456789.-e \n", max_size=200).map(str.encode),
+    st.sampled_from(["auto", "obb", "segment", "detect"]),
+)
 def test_no_label_file_is_too_strange(tmp_path_factory: Any, data: bytes, kind: str) -> None:
     for one in lines(tmp_path_factory.mktemp("yolo"), data, kind).shapes:
         box = enclosing_xyxy(one.shape)
-        assert one.label in NAMES and all(math.isfinite(edge) for edge in box) and box[0] < box[2] and box[1] < box[3]
+        assert one.label in NAMES.split() and all(math.isfinite(edge) for edge in box)
+        assert box[0] < box[2] and box[1] < box[3]
 
 
 def test_a_polygon_that_closes_itself_has_no_corner_twice(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from tator_sdk.picture_addresses import address_name, names_of_address
 from tator_sdk.settings import Settings
 from tests.fake_studio import FakeLabelStudio
 from tests.formats.material import folder
-from tests.importing.conftest import LINE, Run
+from tests.importing.conftest import LINE, OUTLINE, Run
 
 
 def tator(*words: str, answer: str | None = None) -> str:
@@ -84,6 +84,19 @@ def test_annotations_that_people_change_while_it_asks_stay(studio: FakeLabelStud
     assert (done.annotations, done.kept) == ([1], [2]) and annotations(studio) == [0, 1, 0]
 
 
+def test_annotations_with_unsaved_changes_stay(studio: FakeLabelStudio, yolo: Path) -> None:
+    """A draft goes with its annotation, whoever's it is: it is looked for twice, the last time right before."""
+    Run(yolo, target="predictions")
+    folder(yolo, {"labels/d.txt": LINE})
+    undo = ImportUndo(Settings(), Run(yolo, match=True).report.id)
+    studio.tasks[1]["draft_exists"], studio.drafts = True, {1}
+    found = undo.find()
+    assert (found.annotations, found.kept) == ([2, 3], [1])
+    studio.drafts |= {3}
+    done = undo.delete(found)
+    assert (done.annotations, done.kept) == ([2], [1, 3]) and annotations(studio) == [1, 0, 1]
+
+
 def test_no_undo_while_an_import_runs(studio: FakeLabelStudio, yolo: Path) -> None:
     done = Run(yolo).report
     folder(yolo, {"images/e.png": ""})
@@ -129,6 +142,18 @@ def test_predictions_go_to_the_tasks_that_have_the_picture(studio: FakeLabelStud
     assert Run(yolo, match=True, target="predictions").report.there == 2 and len(studio.held) == 3
     assert "2 of 2" in tator("--undo", report.id, "--yes")
     assert [one.id for one in studio.held] == [other]
+
+
+@pytest.mark.parametrize("target", ["annotations", "predictions"])
+def test_of_two_pictures_of_one_name_the_second_is_told(studio: FakeLabelStudio, yolo: Path, target: str) -> None:
+    Run(yolo)
+    for task in studio.tasks.values():
+        task["annotations"].clear()
+    folder(yolo, {"images/val/a.png": "", "labels/val/a.txt": OUTLINE})
+    run = Run(yolo, match=True, target=target)
+    assert "the data set twice: a.png was taken" in run.bad[0].reason and run.report.unmatched == 1
+    stored = studio.tasks[1]["annotations"] if target == "annotations" else [vars(one) for one in studio.held]
+    assert [one["result"][0]["type"] for one in stored if one.get("task", 1) == 1] == ["rectanglelabels"]
 
 
 def test_a_name_that_two_tasks_have_is_not_guessed(studio: FakeLabelStudio, yolo: Path) -> None:

@@ -193,7 +193,7 @@ def test_a_killed_job_goes_on_and_asks_and_pushes_nothing_twice(
     report = run(ask(in_flight=1))
     (held,) = studio.pushed.values()
     assert set(held) == {1, 2, 3} and len(model.asked) == 3
-    assert report["tasks"] == 3 and report["pushed"] + report["already_there"] == 3
+    assert (report["tasks"], report["pushed"], report["already_there"]) == ((3, 2, 1) if at == 3 else (3, 3, 0))
 
 
 def test_another_model_or_head_that_becomes_active_meanwhile_changes_nothing(
@@ -201,8 +201,6 @@ def test_another_model_or_head_that_becomes_active_meanwhile_changes_nothing(
 ) -> None:
     run(ask(dry_run=True))
     plan = json.loads((job.folder / "plan.json").read_text())
-    from tator_ml.learning.stores import project_choices
-
     project_choices(settings).choose(PROJECT, segmenter="sam2-tiny")
     report = run(ask())
     assert report["model_version"] == plan["version"] and plan["segmenter"] is None

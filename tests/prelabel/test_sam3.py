@@ -54,10 +54,13 @@ def test_all_classes_become_a_prediction_of_each_task(studio: Studio, sam3: Sam3
     assert sam3.asked[0].seconds == 600
 
 
-def test_options_of_the_request_go_before_those_of_the_field(studio: Studio, sam3: Sam3, run: Run) -> None:
+@pytest.mark.parametrize(("options", "threshold"), [({}, 0.7), ({"threshold": 0.8}, 0.8)])
+def test_options_of_the_request_go_before_those_of_the_field(
+    studio: Studio, sam3: Sam3, run: Run, options: dict[str, float], threshold: float
+) -> None:
     studio.config = studio.config.replace('model_mode="bbox_sam"', 'model_mode="sam3" model_score_threshold="0.7"')
-    report = run(ask(prompt="Ball: small ball", dry_run=True, tasks=(2,)))
-    assert report["counts"] == {"Ball": 1} and not studio.pushed and sam3.asked[-1].threshold == 0.7
+    report = run(ask(prompt="Ball: small ball", dry_run=True, tasks=(2,), **options))
+    assert report["counts"] == {"Ball": 1} and not studio.pushed and sam3.asked[-1].threshold == threshold
     assert report["offered_tasks"] is not True, "one task is a number too"
     assert phrases(sam3.asked[-1]) == ["small ball"]
 
@@ -105,7 +108,8 @@ def test_a_killed_job_goes_on_and_asks_and_pushes_nothing_twice(
     report = run(ask(in_flight=1))
     ((version, held),) = studio.pushed.items()
     assert set(held) == {1, 2, 3} and len(sam3.asked) == 3 and version.startswith(f"{VERSION}/")
-    assert {one.segmenter for one in sam3.asked} == {"sam3"} and report["pushed"] + report["already_there"] == 3
+    assert {one.segmenter for one in sam3.asked} == {"sam3"}
+    assert (report["pushed"], report["already_there"]) == ((2, 1) if at == 3 else (3, 0))
 
 
 def test_a_phrase_that_fits_no_label_ends_the_job_with_the_mend(studio: Studio, sam3: Sam3, run: Run) -> None:

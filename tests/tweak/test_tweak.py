@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
-from typing import Any
+import threading
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -23,6 +25,7 @@ from tests.tweak.conftest import EMPTY, LOOSE, LOOSER, POLYGON, PROJECT, SECOND,
 from tests.wire.conftest import scene_bytes
 from training.job import JobCancelled, LocalJob
 from training.journal import Journal, lines_of
+from training.sweep import Patient
 from training.tweak.apply import CHANGES_FILE
 from training.tweak.job import tweak
 from training.tweak.undo import restore
@@ -314,6 +317,25 @@ def test_an_engine_that_is_away_is_waited_for_and_then_it_is_said(
     failures += [EngineAway("Tator's engine is not running; start it with `tator up`.")] * 1000
     with pytest.raises(EngineAway, match="tator up"):
         tweak(ask(), settings, LocalJob(settings, "tweak-7-later"), toy.engine)
+
+
+def test_the_patience_begins_when_an_engine_goes_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not with the question: an answer by a large model may take longer than the patience."""
+    now, failures = [0.0], [EngineAway("gone")]
+    monkeypatch.setattr("training.sweep.RETRY_SECONDS", 0.0)
+    monkeypatch.setattr("training.sweep.time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def answer() -> str:
+        now[0] += 600
+        if failures:
+            raise failures.pop()
+        return "answered"
+
+    patient = Patient(cast(Any, None), 60, threading.Event())
+    assert patient.patiently(answer) == "answered"
+    failures += [EngineAway("gone")] * 3
+    with pytest.raises(EngineAway):
+        patient.patiently(answer)
 
 
 def test_a_sheet_shows_the_boxes_that_moved_most(studio: FakeStudio, run: Any, job: LocalJob) -> None:

@@ -33,7 +33,6 @@ def draw_sheet(boxes: Sequence[dict[str, Any]], store: ImageStore, max_pixels: i
     Returns:
         Its file; None where no picture could be had.
     """
-    tiles = []
     by_picture: dict[str, list[int]] = {}
     for index, box in enumerate(boxes):
         by_picture.setdefault(box["image"], []).append(index)
