@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STUDIO := .venv-label-studio
+# Test processes side by side, of up to 3 GB each; on two cores four, since some always wait for servers.
+PROCESSES ?= 4
 READY := $(VENV)/tator-ready
 STUDIO_READY := $(STUDIO)/tator-complete
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --no-input
@@ -38,7 +40,7 @@ test: $(READY) $(STUDIO_READY) ## the whole suite: units, wire, adapters, real L
 ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
 else
-	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile -m "not alone and not faults and not attack and not newcomer"
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile -m "not alone and not faults and not attack and not newcomer"
 	$(BIN)/python -m pytest -m "alone and not faults" tests/processes/test_latency.py tests/studio/test_demo.py
 endif
 
