@@ -6,7 +6,7 @@ STUDIO := .venv-label-studio
 # Test processes side by side, of up to 3 GB each; on two cores four, since some always wait for servers.
 PROCESSES ?= 4
 READY := $(VENV)/tator-ready
-STUDIO_READY := $(STUDIO)/tator-complete
+STUDIO_READY := $(STUDIO)/label_studio.sqlite3
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --no-input
 
 .DEFAULT_GOAL := help

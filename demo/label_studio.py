@@ -370,6 +370,7 @@ def main() -> int:
         ensure_environment(environment, print)
         with tempfile.TemporaryDirectory() as home:
             LabelStudio(StudioSettings(Path(home), environment=environment)).prepare(print)
+        (environment / _DATABASE).touch()  # make compares its age with that of the pins
     except LabelStudioError as error:
         print(error, file=sys.stderr)
         return 1

@@ -76,6 +76,7 @@ class Delivery:
         self._data_key, self._addresses, self._moments = data_key, addresses, moments
         self._in_flight = InFlight(notes.with_name(f"{notes.name}.sending"))
         self._uploads = notes.with_name(f"{notes.name}.uploads")
+        self._spare: list[Place] = []
         self.doubtful = False
 
     def settle(self) -> None:
@@ -89,8 +90,10 @@ class Delivery:
             self.doubtful = True  # what the earlier attempt sent may still come through, beside what is sent again
         if self._uploads.exists():
             places = [Place(*row) for row in json.loads(self._uploads.read_bytes())]
-            # each by itself: of a batch that was cut in two for a refused picture, some may be there and some not
-            self._delete_uploads([place for place in places if not self._has_address(place.address)])
+            if self.doubtful:
+                self._spare = places  # they may still get their tasks
+            else:
+                self._delete_spare(places)
             self._uploads.unlink()
 
     def send(self, items: Sequence[Item]) -> None:
@@ -129,7 +132,12 @@ class Delivery:
             worked = len(twins) - len(spare)
             doubles += sorted(spare)[0 if worked else 1 :]
         self._api.delete_tasks(self._request.project, doubles)
+        self._delete_spare(self._spare)
         return len(doubles)
+
+    def _delete_spare(self, places: Sequence[Place]) -> None:
+        # each by itself: of a batch that was cut in two for a refused picture, some may be there and some not
+        self._delete_uploads([place for place in places if not self._has_address(place.address)])
 
     def _deliver(self, batch: Sequence[tuple[Item, Place]]) -> None:
         content = json.dumps([self._task(item, place) for item, place in batch], ensure_ascii=False).encode()

@@ -49,7 +49,7 @@ class ImportReport:
         created: pictures whose shapes are new in the project, as tasks or on tasks that were there.
         there: pictures that were imported before.
         foreign: pictures whose address a task has that no import made: left alone.
-        unmatched: with ``match``, pictures that no task has, or several have.
+        unmatched: with ``match``, pictures that no task has, or several have, or whose task another one has taken.
         empty: pictures without shapes.
         nbytes: size of the picture files that are uploaded.
         bad: lines that were left out, and pictures that cannot be read.

@@ -70,7 +70,7 @@ class Matching:
         self._spool.close()
 
     def has(self, picture: LabelledPicture, tell: Callable[[BadLine], None]) -> bool:
-        """Whether exactly one task has the picture; if not, it is told why."""
+        """Whether exactly one task has the picture, and no other one its shapes there; if not, it is told why."""
         tasks = self._tasks.get(picture.path.name, set())
         if not tasks:
             reason = "no task of the project has a picture of this name"
@@ -78,6 +78,8 @@ class Matching:
             reason = f"several tasks have a picture of this name: {', '.join(map(str, sorted(tasks)[:5]))}"
         else:
             (task,) = tasks
+            if not picture.shapes and not self._request.empty_as_annotation:
+                return True  # nothing is put there
             other = self._taken.setdefault(task, picture.name)
             if other == picture.name:
                 return True

@@ -192,8 +192,9 @@ class Patient:
             try:
                 return call()
             except (EngineAway, Busy):
-                until = until or time.monotonic() + self._patience_seconds
-                if time.monotonic() > until or self._stopped.wait(RETRY_SECONDS):
+                now = time.monotonic()
+                until = until or now + self._patience_seconds
+                if now >= until or self._stopped.wait(RETRY_SECONDS):
                     raise
 
 

@@ -14,13 +14,14 @@ SomeProject = Annotated[int | None, typer.Option("--project", "-p", min=1, help=
 
 
 def check_server_extra() -> None:
-    """Whether the extra of the backend is installed: its verbs import it only when they run, and are left out without.
+    """Refuse where the backend's extra is not installed: verbs import it when they run, and are left out without it.
 
     Raises:
-        ModuleNotFoundError: it is not.
+        ModuleNotFoundError: it is not, or not whole.
     """
-    if find_spec("rq") is None:
-        raise ModuleNotFoundError("No module named 'rq'", name="rq")
+    for name in ("rq", "redis", "flask", "msgspec", "lmdb", "psutil", "safetensors"):
+        if find_spec(name) is None:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
 def say(sentence: str) -> None:

@@ -227,11 +227,13 @@ class Embedder:
 
     def _patiently(self, ask: EmbedAsk) -> Embedded:
         """Ask, and ask again while the engine is started anew or has its hands full."""
-        deadline = time.monotonic() + self._patience_seconds
+        deadline: float | None = None  # from the first failure on: a batch may take longer than the patience itself
         while True:
             try:
                 return self._computes.embed(ask)
             except (EngineAway, Busy):
-                if time.monotonic() > deadline:
+                now = time.monotonic()
+                deadline = deadline or now + self._patience_seconds
+                if now >= deadline:
                     raise
                 time.sleep(RETRY_SECONDS)

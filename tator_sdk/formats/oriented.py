@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tator_sdk.formats.dataset import Ring
-from tator_sdk.geometry import RotatedBox, clip_xyxy
+from tator_sdk.geometry import RotatedBox
 
 RECTANGLE_SLACK = 0.75
 """Pixels that a corner may be off, for four points to be a rectangle whose first corner and direction are kept."""
@@ -48,8 +48,10 @@ def within_picture(box: RotatedBox, size_wh: tuple[int, int]) -> RotatedBox:
     Raises:
         ValueError: nothing of it does.
     """
-    x0, y0, x1, y1 = clip_xyxy(box.enclosing_xyxy(), size_wh)
-    if x1 <= x0 or y1 <= y0:
+    width, height = size_wh
+    picture = np.array([(0, 0), (width, 0), (width, height), (0, height)], np.float32)
+    shared, _ = cv2.intersectConvexConvex(box.corners().astype(np.float32), picture)
+    if shared <= 0:
         raise ValueError("the box lies outside of the picture")
     return box
 

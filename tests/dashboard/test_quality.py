@@ -182,10 +182,11 @@ def test_a_page_over_100_000_suggestions(site: Site) -> None:
             "SELECT 1, n, n, 1, 0, 0, abs(random()) % 90 + 5, '', '2026-W10', 5, n % 2 FROM numbers"
         )
     site.page("/tator/quality?project=1")
-    took = []
+    took, wall = [], time.perf_counter()
     for address in ("?project=1", "?project=1&version=head-3", "/examples?project=1&label=class+3"):
         begun = time.process_time()
         site.page(f"/tator/quality{address}")
         took.append(round(time.process_time() - begun, 3))
     print("seconds", took)
+    assert time.perf_counter() - wall < 10
     assert max(took) < 0.9, took  # 0.3 on a machine that does nothing else

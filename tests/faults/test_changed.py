@@ -11,7 +11,7 @@ import pytest
 from tator_ml.engine.messages import Verdict
 from tator_ml.images.fetch import ImageFetcher
 from tator_ml.images.store import ImageStore
-from tests.wire.conftest import (  # noqa: F401  fixtures  # noqa: F401
+from tests.wire.conftest import (  # noqa: F401  fixtures
     Body,
     PictureServer,
     Running,

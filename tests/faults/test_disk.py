@@ -13,7 +13,7 @@ from tator_ml.jobs import connect_redis
 from tator_sdk.settings import Settings
 from tests.faults.disks import fill, small_disk
 from tests.jobs.conftest import Jobs, serving_redis, until
-from tests.wire.conftest import Body, PictureServer, Running, answers, click, fails, pictures, running, scene_bytes  # noqa: F401  fixtures  # noqa: F401  fixtures
+from tests.wire.conftest import Body, PictureServer, Running, answers, click, fails, pictures, running, scene_bytes  # noqa: F401  fixtures
 
 
 @pytest.fixture

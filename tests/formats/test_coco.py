@@ -163,6 +163,7 @@ BAD = {
     "breaks off": (entry(2, segmentation={"size": [HEIGHT, WIDTH], "counts": "PPP"}), "break off"),
     "empty": (entry(2, segmentation={"size": [HEIGHT, WIDTH], "counts": [WIDTH * HEIGHT]}), "is empty"),
     "turned, outside": (entry(2, bbox=[900, 20, 30, 40], rotation=30), "outside of the picture"),
+    "turned, beside a corner": (entry(2, bbox=[-14, -2, 10, 10], rotation=315), "outside of the picture"),
     "turned about its middle, outside": (
         entry(2, bbox=[900, 20, 30, 40], attributes={"rotation": 30}),
         "outside of the picture",

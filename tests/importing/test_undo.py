@@ -150,6 +150,7 @@ def test_of_two_pictures_of_one_name_the_second_is_told(studio: FakeLabelStudio,
     for task in studio.tasks.values():
         task["annotations"].clear()
     folder(yolo, {"images/val/a.png": "", "labels/val/a.txt": OUTLINE})
+    folder(yolo, {"images/test/a.png": ""})
     run = Run(yolo, match=True, target=target)
     assert "the data set twice: a.png was taken" in run.bad[0].reason and run.report.unmatched == 1
     stored = studio.tasks[1]["annotations"] if target == "annotations" else [vars(one) for one in studio.held]

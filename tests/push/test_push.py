@@ -124,9 +124,8 @@ def test_it_gives_up_where_nothing_moves_and_goes_on_where_something_does(
 
     def flaky(method: str, url: str, content: bytes) -> tuple[int, Any]:
         calls[method] += 1
-        if (
-            method == "POST" and calls[method] % 3
-        ):  # two of three do not reach it: as many in a row as are waited for, three times
+        # two of three do not reach it, each time as many as are waited for
+        if method == "POST" and calls[method] % 3:
             raise down[0]
         return answer(method, url, content)
 
