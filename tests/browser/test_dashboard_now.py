@@ -21,18 +21,16 @@ PICTURES = "TATOR_PICTURES" in os.environ  # tests see no TATOR_ variables
 pytestmark = [pytest.mark.browser, pytest.mark.studio, pytest.mark.timeout(400)]
 
 
-def open_tasks(stack: DemoStack, count: int) -> None:
-    """Open some tasks as Label Studio does, which makes their pictures warm."""
+def label(stack: DemoStack, count: int, clicked: dict[str, Any]) -> None:
+    """Open some tasks as Label Studio does, which makes their pictures warm, and click into each."""
     studio: Any = open_studio(stack.settings)
     tasks = [one for _, one in zip(range(count), studio.tasks.list(project=stack.project), strict=False)]
-    for task in tasks:
-        body = {
-            "tasks": [{"id": task.id, "data": task.data, "annotations": [], "drafts": []}],
-            "project": f"{stack.project}.1700000000",
-            "label_config": build("boxes", classes(), None),
-            "params": {"login": None, "password": None, "context": None},
-        }
-        httpx.post(f"{stack.settings.backend_url}/predict", json=body, timeout=60).raise_for_status()
+    opened = {"label_config": build("boxes", classes(), None), "params": {"context": None}}
+    for asked in (opened, clicked):
+        for one in tasks:
+            task = {"id": one.id, "data": one.data, "annotations": [], "drafts": []}
+            body = {**asked, "tasks": [task], "project": f"{stack.project}.1700000000"}
+            httpx.post(f"{stack.settings.backend_url}/predict", json=body, timeout=60).raise_for_status()
 
 
 @pytest.fixture
@@ -44,12 +42,12 @@ def budget(stack: DemoStack) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("budget")
-def test_it_shows_what_happens_and_takes_a_budget_from_the_keyboard(page: Any, stack: DemoStack) -> None:
-    open_tasks(stack, 6)
+def test_it_shows_what_happens_and_takes_a_budget_from_the_keyboard(page: Any, stack: DemoStack, payload: Any) -> None:
+    label(stack, 6, payload("predict_interactive_keypoint_ui")["body"])
     with opened(page, f"{stack.settings.backend_url}/tator/now") as tab:
         tab.wait_for_selector("#warm img")  # comes live
         until(lambda: tab.evaluate("document.querySelector('#warm img').naturalWidth > 0"))
-        tab.wait_for_selector("#answers table")
+        until(lambda: {"Clicks", "Preloads"} <= set(tab.inner_text("#answers").split()))
         assert "ready" in tab.inner_text("#state")
         if PICTURES:
             picture(tab, "dashboard-now")
