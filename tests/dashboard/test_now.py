@@ -11,9 +11,10 @@ from flask import g
 from PIL import Image
 
 from tator_ml.engine.messages import EngineStatus, Flight, WarmStatus
-from tator_ml.last_hour import MOST_IN_MINUTE, LastHour
+from tator_ml.last_hour import MOST_IN_MINUTE, LastHour, Latency
 from tator_ml.learning.stores import image_store
 from tator_ml.web.access import Visitor
+from tator_ml.web.dashboard.now.answers import _plotted
 from tator_ml.web.dashboard.now.flights import whose
 
 from .conftest import Site
@@ -136,6 +137,14 @@ def test_the_last_hour_is_exact_bounded_and_forgets() -> None:
     many = hour.by_kind()["click", "points"]
     assert many.count == 10 * MOST_IN_MINUTE and abs(many.p50 - 0.5) < 0.05
     assert list(hour.by_minute("click")) == [60, 61] and not hour.by_minute("batch")
+
+
+def test_the_first_minute_stands_on_an_axis_of_minutes() -> None:
+    one = {600: Latency(3, 0.03, 0.05, 0.05)}
+    for minutes, reach in ((one, ("09:50", "10:01")), ({**one, 585: one[600]}, ("09:45", "10:01"))):
+        plot = _plotted(minutes)
+        assert plot is not None
+        assert plot.layout["xaxis"]["range"] == [f"1970-01-01 {moment}" for moment in reach]
 
 
 def test_several_engines_are_shown_each(site: Site) -> None:

@@ -13,6 +13,8 @@ from tator_ml.web.dashboard.words import as_moment
 
 EVERY_SECONDS = 5.0
 """Percentiles of an hour change slowly; they are reckoned this often at most, whoever looks."""
+FEWEST_MINUTES = 10
+"""That the plot reaches back: around a single one, its axis would count in fractions of milliseconds."""
 ASSISTS = {
     "points": "points",
     "boxes": "drawn boxes",
@@ -83,4 +85,7 @@ def _plotted(minutes: dict[int, Latency]) -> Plot | None:
         Series(name, x, [None if minute not in minutes else 1000 * getattr(minutes[minute], of) for minute in places])
         for name, of in (("median", "p50"), ("95th percentile", "p95"))
     ]
-    return line_plot("minutes-clicks", "Clicks by minute", lines, x="UTC", y="until the answer", unit="ms", marks=True)
+    plot = line_plot("minutes-clicks", "Clicks by minute", lines, x="UTC", y="until the answer", unit="ms", marks=True)
+    begin, end = min(places[0], places[-1] - FEWEST_MINUTES), places[-1] + 1
+    plot.layout["xaxis"]["range"] = [as_moment(60 * begin), as_moment(60 * end)]
+    return plot
