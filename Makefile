@@ -41,7 +41,7 @@ ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
 else
 	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile -m "not alone and not faults and not attack and not newcomer"
-	$(BIN)/python -m pytest -m "alone and not faults" tests/processes/test_latency.py
+	$(BIN)/python -m pytest -m "alone and not faults" tests/processes/test_latency.py tests/studio/test_demo.py
 endif
 
 test-fast: $(READY) ## what needs neither Label Studio nor a browser
