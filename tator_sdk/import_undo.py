@@ -15,7 +15,7 @@ from tator_sdk.matching import version_of
 from tator_sdk.requests import DataImport
 from tator_sdk.settings import Settings
 from tator_sdk.studio import StudioError
-from tator_sdk.untouched import FIELDS, changed, worked_on
+from tator_sdk.untouched import FIELDS, changed, drafted, worked_on
 
 DELETED_TOGETHER = 200
 
@@ -68,9 +68,9 @@ class ImportUndo:
                 (found.kept if worked_on(task, self.record.number) else found.tasks).append(int(task["id"]))
                 continue
             ours = [one for one in task.get("annotations") or [] if one.get("import_id") == self.record.number]
-            drafted = self._drafted(int(task["id"])) if ours and task.get("draft_exists") else set()
+            unsaved = self._drafted(int(task["id"])) if ours and task.get("draft_exists") else set()
             for annotation in ours:
-                if changed(annotation) or int(annotation["id"]) in drafted:
+                if changed(annotation) or int(annotation["id"]) in unsaved:
                     found.kept.append(int(task["id"]))
                 else:
                     found.annotations.append(int(annotation["id"]))
@@ -120,7 +120,7 @@ class ImportUndo:
 
     def _drafted(self, task: int) -> set[int]:
         """Annotations of a task that somebody has unsaved changes on; they would go with them."""
-        return {int(one["annotation"]) for one in self._api.get(f"/api/tasks/{task}/drafts") if one.get("annotation")}
+        return drafted(self._api.get(f"/api/tasks/{task}/drafts"))
 
     def _delete_chunk(self, chunk: Sequence[int], done: Undone) -> None:
         column = {"filter": "filter:tasks:id", "operator": "in", "type": "Number"}

@@ -15,6 +15,7 @@ from tator_sdk.auth import LabelStudioAuth
 from tator_sdk.downloads import trusted
 from tator_sdk.settings import Settings
 from tator_sdk.studio import open_studio, sentences
+from tator_sdk.untouched import drafted
 
 
 class Annotations:
@@ -63,7 +64,7 @@ class Annotations:
         with sentences(self._url):
             answer = self._client.get(f"{self._url}/api/tasks/{task}/drafts")
             answer.raise_for_status()
-            return {int(one["annotation"]) for one in answer.json() if one.get("annotation")}
+            return drafted(answer.json())
 
     def write(self, number: int, result: list[Any]) -> None:
         """Replace its results and nothing else: who completed it and how long that took stays.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -21,6 +21,11 @@ def worked_on(task: Mapping[str, Any], number: int) -> bool:
         return True
     annotations = task.get("annotations") or []
     return any(annotation.get("import_id") != number or changed(annotation) for annotation in annotations)
+
+
+def drafted(rows: Iterable[Mapping[str, Any]]) -> set[int]:
+    """Annotations with unsaved changes, whoever's: of what ``/api/tasks/N/drafts`` answers."""
+    return {int(row["annotation"]) for row in rows if row.get("annotation")}
 
 
 def changed(annotation: Mapping[str, Any]) -> bool:

@@ -170,7 +170,7 @@ ROWS: tuple[Row, ...] = (
     ),
     killed(
         "import", "before, during and after a request", NOTHING,
-        "tests/importing/test_importing.py::test_after_kill_9_the_next_run_completes",
+        "tests/importing/test_exactly_once.py::test_after_kill_9_the_next_run_completes",
     ),
     killed(
         "export", "writing; written and not yet entered", "the half folder, removed and written again",
@@ -312,7 +312,7 @@ ROWS: tuple[Row, ...] = (
             "tests/jobs/test_worker.py::test_two_workers_never_run_one_job_twice",
             "tests/jobs/test_records.py::test_an_older_attempt_changes_nothing_any_more",
             "tests/push/test_push.py::test_two_at_once_are_refused",
-            "tests/importing/test_importing.py::test_two_at_once_are_refused",
+            "tests/importing/test_exactly_once.py::test_two_at_once_are_refused",
         ),
     ),
     Row(
